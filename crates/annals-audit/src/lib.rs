@@ -1,0 +1,1 @@
+//! History, states by replay and the search table of records.

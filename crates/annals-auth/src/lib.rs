@@ -1,0 +1,1 @@
+//! Tokens to callers, policies to decisions, keys of data subjects.

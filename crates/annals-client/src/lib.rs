@@ -1,0 +1,1 @@
+//! The one HTTP client: command line, benches, system tests, node to node.

@@ -1,0 +1,1 @@
+//! The shard engine: load, decide, append, answer.

@@ -1,0 +1,1 @@
+//! The edge: HTTP to typed calls, answers to HTTP.

@@ -1,0 +1,1 @@
+//! Process managers, timers, the outbox and effects.

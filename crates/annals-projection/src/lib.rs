@@ -1,0 +1,1 @@
+//! Read models as SQL folders: waves, checkpoints, parking.

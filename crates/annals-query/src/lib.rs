@@ -1,0 +1,1 @@
+//! Resources over read models: filters, cursors, waiting for freshness.

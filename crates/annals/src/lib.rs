@@ -1,0 +1,1 @@
+//! The application builder: configuration, command line, telemetry, node roles, development mode.

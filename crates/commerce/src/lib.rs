@@ -1,0 +1,1 @@
+//! A complete backend on Annals: products and stock, customers, orders, payments, checkout.

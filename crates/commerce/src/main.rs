@@ -1,0 +1,2 @@
+//! The commerce backend.
+fn main() {}
