@@ -81,15 +81,7 @@ pub trait State:
 {
 }
 impl<T> State for T where
-    T: Default
-        + Clone
-        + fmt::Debug
-        + Serialize
-        + DeserializeOwned
-        + JsonSchema
-        + Send
-        + Sync
-        + 'static
+    T: Default + Clone + fmt::Debug + Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static
 {
 }
 
@@ -333,9 +325,7 @@ pub enum ReadError {
         name: String,
     },
     /// Known, but written by a newer release.
-    #[error(
-        "`{name}` schema {schema} is not known to this program, which reads schemas 1 to {newest}"
-    )]
+    #[error("`{name}` schema {schema} is not known to this program, which reads schemas 1 to {newest}")]
     UnknownSchema {
         /// The event's type.
         name: String,

@@ -100,9 +100,7 @@ impl Catalog {
     /// An aggregate by the plural under which HTTP knows it.
     pub fn resource(&self, resource: &str) -> Option<&AggregateType> {
         let index = self.by_resource.get(resource)?;
-        self.aggregates
-            .get_index(*index)
-            .map(|(_, aggregate)| aggregate)
+        self.aggregates.get_index(*index).map(|(_, aggregate)| aggregate)
     }
     /// All aggregates, in the order in which they were registered.
     pub fn aggregates(&self) -> impl Iterator<Item = &AggregateType> {
@@ -273,12 +271,7 @@ impl RegisteredCommand {
         };
         let errors = validator.iter_errors(&value).take(MAX_VIOLATIONS);
         errors
-            .map(|error| {
-                Violation::at(
-                    error.instance_path().to_string(),
-                    error.masked().to_string(),
-                )
-            })
+            .map(|error| Violation::at(error.instance_path().to_string(), error.masked().to_string()))
             .collect()
     }
 }
@@ -403,9 +396,7 @@ fn check_names(aggregate: &AggregateType, category: &'static str) -> Result<(), 
         return wrong("KEYLESS needs a key that can be made from a UUID".to_owned());
     }
     if aggregate.rejections.contains(&VERSION_MISMATCH) {
-        return wrong(format!(
-            "`{VERSION_MISMATCH}` is taken by failed preconditions"
-        ));
+        return wrong(format!("`{VERSION_MISMATCH}` is taken by failed preconditions"));
     }
     match aggregate
         .erased

@@ -25,11 +25,7 @@ pub trait Effect: Send + Sync + 'static {
     /// Asks once. The outbox sees to the time-out, the retries, the breaker and parking.
     ///
     /// The command in the answer goes through the same outbox, so the answer is on the record.
-    fn perform<'a>(
-        &'a self,
-        payload: &'a Self::Payload,
-        idempotency_key: &'a str,
-    ) -> EffectFuture<'a>;
+    fn perform<'a>(&'a self, payload: &'a Self::Payload, idempotency_key: &'a str) -> EffectFuture<'a>;
 }
 
 /// An attempt that did not give an answer.

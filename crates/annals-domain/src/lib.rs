@@ -31,8 +31,7 @@ pub use constrained::{Bounded, Empty, OutOfBounds, Text};
 pub use effect::{Effect, EffectError, EffectFuture};
 pub use personal::Personal;
 pub use process::{
-    Action, Actions, Input, Outcome, Process, ProcessContext, ProcessId, RecordView, SendCommand,
-    TimerName,
+    Action, Actions, Input, Outcome, Process, ProcessContext, ProcessId, RecordView, SendCommand, TimerName,
 };
 pub use request::{Caller, CommandRequest, Permission, Precondition};
 pub use retry::{Backoff, Retry};

@@ -139,8 +139,7 @@ impl<T> Serialize for Personal<T> {
             (Repr::Erased, _) => ErasedForm { erased: true }.serialize(serializer),
             (Repr::Sealed(text), _) => sealed(serializer, text),
             (Repr::Plain(json), Scope::Clear) => {
-                let value: serde_json::Value =
-                    serde_json::from_str(json).map_err(S::Error::custom)?;
+                let value: serde_json::Value = serde_json::from_str(json).map_err(S::Error::custom)?;
                 value.serialize(serializer)
             }
             (Repr::Plain(json), Scope::Sealing(sealer)) => match sealer.seal(json) {
@@ -159,29 +158,21 @@ impl<'de, T: DeserializeOwned + Serialize> Deserialize<'de> for Personal<T> {
         let repr = match scope() {
             Scope::Client => {
                 let value = T::deserialize(deserializer)?;
-                Repr::Plain(
-                    serde_json::to_string(&value)
-                        .map_err(D::Error::custom)?
-                        .into(),
-                )
+                Repr::Plain(serde_json::to_string(&value).map_err(D::Error::custom)?.into())
             }
-            Scope::Stored | Scope::Clear | Scope::Sealing(_) => {
-                match Stored::deserialize(deserializer)? {
-                    Stored {
-                        personal: Some(text),
-                        erased: None,
-                    } => Repr::Sealed(text),
-                    Stored {
-                        personal: None,
-                        erased: Some(true),
-                    } => Repr::Erased,
-                    _ => {
-                        return Err(D::Error::custom(
-                            "a sealed or erased personal value is expected",
-                        ));
-                    }
+            Scope::Stored | Scope::Clear | Scope::Sealing(_) => match Stored::deserialize(deserializer)? {
+                Stored {
+                    personal: Some(text),
+                    erased: None,
+                } => Repr::Sealed(text),
+                Stored {
+                    personal: None,
+                    erased: Some(true),
+                } => Repr::Erased,
+                _ => {
+                    return Err(D::Error::custom("a sealed or erased personal value is expected"));
                 }
-            }
+            },
         };
         Ok(Self {
             repr,
@@ -216,9 +207,7 @@ impl<T: JsonSchema> JsonSchema for Personal<T> {
 pub fn occurs_in(schema: &Schema) -> bool {
     fn walk(value: &serde_json::Value) -> bool {
         match value {
-            serde_json::Value::Object(map) => {
-                map.contains_key(SCHEMA_KEYWORD) || map.values().any(walk)
-            }
+            serde_json::Value::Object(map) => map.contains_key(SCHEMA_KEYWORD) || map.values().any(walk),
             serde_json::Value::Array(list) => list.iter().any(walk),
             _ => false,
         }
@@ -274,10 +263,7 @@ mod tests {
     fn a_plain_value_is_written_in_its_scopes_only() {
         let name = plain("ada");
         assert!(serde_json::to_string(&name).is_err());
-        assert_eq!(
-            in_the_clear(|| serde_json::to_string(&name)).unwrap(),
-            "\"ada\""
-        );
+        assert_eq!(in_the_clear(|| serde_json::to_string(&name)).unwrap(), "\"ada\"");
         assert_eq!(
             sealing(Rc::new(Upper), || serde_json::to_string(&name)).unwrap(),
             r#"{"personal":"\"ADA\""}"#
@@ -318,15 +304,11 @@ mod tests {
 
     #[test]
     fn stored_values_are_opened_or_nulled_wherever_they_are() {
-        let mut value =
-            serde_json::json!({"a": {"personal": "x"}, "b": [{"erased": true}, 1], "c": "x"});
+        let mut value = serde_json::json!({"a": {"personal": "x"}, "b": [{"erased": true}, 1], "c": "x"});
         assert!(replace_sealed(&mut value, &mut |text| Some(
             format!("<{text}>").into()
         )));
-        assert_eq!(
-            value,
-            serde_json::json!({"a": "<x>", "b": [null, 1], "c": "x"})
-        );
+        assert_eq!(value, serde_json::json!({"a": "<x>", "b": [null, 1], "c": "x"}));
         assert!(!replace_sealed(&mut value, &mut |_| None));
     }
 }

@@ -119,8 +119,7 @@ impl<A: Aggregate> Outcome<A> {
         let unknown = |name: &str| ReadError::Unknown {
             name: name.to_owned(),
         };
-        let key =
-            A::Key::parse(record.stream.key()).map_err(|_| unknown(record.stream.as_str()))?;
+        let key = A::Key::parse(record.stream.key()).map_err(|_| unknown(record.stream.as_str()))?;
         let command = A::Command::read(record.command, record.data.get().as_bytes())
             .ok_or_else(|| unknown(record.command))?
             .map_err(|source| ReadError::Data {

@@ -10,8 +10,7 @@ mod store;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use log::{
-    Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits,
-    SettingCheck,
+    Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
 pub use reader::{Accepted, Actor, Batch, DecodedEvent, Entry};
 pub use store::{KeyTrail, LoadRequest, Loaded, Snapshot, StoreError, StreamStore};

@@ -25,11 +25,7 @@ pub trait StreamStore: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn record_at(
-        &self,
-        shard: Shard,
-        offset: Offset,
-    ) -> Result<Option<Arc<Record>>, StoreError>;
+    async fn record_at(&self, shard: Shard, offset: Offset) -> Result<Option<Arc<Record>>, StoreError>;
 
     /// How far the journal goes for a shard: where a claim begins to read (the indexer's checkpoint, or `log_head`).
     ///

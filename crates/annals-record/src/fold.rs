@@ -251,12 +251,7 @@ pub fn accept_record(
 }
 
 /// The rows of the table from "anything after an accepted close" on.
-fn judge(
-    head: &Head,
-    genesis: Hash32,
-    chain_at: impl Fn(u64) -> ChainAt,
-    record: &Record,
-) -> Verdict {
+fn judge(head: &Head, genesis: Hash32, chain_at: impl Fn(u64) -> ChainAt, record: &Record) -> Verdict {
     if head.closed {
         return Verdict::Ghost(Ghost::Closed);
     }
@@ -274,12 +269,7 @@ fn judge(
     }
 }
 
-fn judge_claim(
-    head: &Head,
-    genesis: Hash32,
-    chain_at: impl Fn(u64) -> ChainAt,
-    claim: &Claim,
-) -> Verdict {
+fn judge_claim(head: &Head, genesis: Hash32, chain_at: impl Fn(u64) -> ChainAt, claim: &Claim) -> Verdict {
     if claim.genesis != genesis {
         return Verdict::Ghost(Ghost::Foreign);
     }
@@ -363,13 +353,7 @@ impl Fold {
 
     /// Decides about the record at `head().next`, whose hash is `record_hash`, and moves the head.
     pub fn step(&mut self, slot: &Slot, record_hash: Hash32) -> Verdict {
-        let (verdict, head) = accept(
-            &self.head,
-            self.genesis,
-            |n| self.chain_at(n),
-            slot,
-            record_hash,
-        );
+        let (verdict, head) = accept(&self.head, self.genesis, |n| self.chain_at(n), slot, record_hash);
         self.moved(verdict, head)
     }
 

@@ -23,6 +23,4 @@ pub use id::{
     AppName, Category, Epoch, EventId, Generation, IdError, Key, Offset, Position, RecordId, Shard,
     ShardCount, StreamId, Version,
 };
-pub use record::{
-    Claim, Close, Entry, Kind, Meta, RawHeader, RawRecord, Record, Seen, Slot, Traceparent,
-};
+pub use record::{Claim, Close, Entry, Kind, Meta, RawHeader, RawRecord, Record, Seen, Slot, Traceparent};

@@ -329,9 +329,7 @@ impl Meta {
     #[must_use]
     pub fn header_count(&self) -> u32 {
         match self {
-            Self::Commit(entry) | Self::Refusal(entry) => {
-                8 + u32::from(entry.traceparent.is_some())
-            }
+            Self::Commit(entry) | Self::Refusal(entry) => 8 + u32::from(entry.traceparent.is_some()),
             Self::Claim(_) => 6,
             Self::Close(_) => 5,
         }

@@ -20,9 +20,7 @@ mod write;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use read::{
-    ActorView, CommandView, EntryView, EventView, OutcomeView, RefusalView, ValueError,
-};
+pub use read::{ActorView, CommandView, EntryView, EventView, OutcomeView, RefusalView, ValueError};
 pub use write::{ActorValue, CommandValue, EntryValue, EventValue, OutcomeValue, RefusalValue};
 
 use crate::id::{AppName, Generation, Shard, ShardCount};

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::to_raw;
 use crate::{
-    Aggregate, AggregateKey, Command, Context, DataSubject, Event, EventType, InvalidKey, Owner,
-    ReadError, Refusal, Rejection, Violation,
+    Aggregate, AggregateKey, Command, Context, DataSubject, Event, EventType, InvalidKey, Owner, ReadError,
+    Refusal, Rejection, Violation,
 };
 
 /// A parsed command of some aggregate, with its key.
@@ -97,12 +97,7 @@ impl AnyState {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn evolve(
-        &mut self,
-        event_type: &str,
-        schema: u32,
-        data: &RawValue,
-    ) -> Result<(), ReadError> {
+    pub fn evolve(&mut self, event_type: &str, schema: u32, data: &RawValue) -> Result<(), ReadError> {
         self.0.evolve(event_type, schema, data)
     }
     /// Whose stream it is, or would be.
@@ -146,12 +141,7 @@ pub(super) trait Erased: Send + Sync {
     fn restore(&self, snapshot: &[u8]) -> Result<AnyState, serde_json::Error>;
     fn fingerprint(&self) -> Hash32;
     fn data_subject(&self, command: &AnyCommand) -> DataSubject;
-    fn upcast(
-        &self,
-        event_type: &str,
-        schema: u32,
-        data: &RawValue,
-    ) -> Result<Box<RawValue>, ReadError>;
+    fn upcast(&self, event_type: &str, schema: u32, data: &RawValue) -> Result<Box<RawValue>, ReadError>;
 }
 
 trait ErasedState: Send + Sync + fmt::Debug {
@@ -246,12 +236,7 @@ impl<A: Aggregate> Erased for Typed<A> {
         let command = typed::<A>(&*command.inner);
         A::data_subject(&command.key, &command.command)
     }
-    fn upcast(
-        &self,
-        event_type: &str,
-        schema: u32,
-        data: &RawValue,
-    ) -> Result<Box<RawValue>, ReadError> {
+    fn upcast(&self, event_type: &str, schema: u32, data: &RawValue) -> Result<Box<RawValue>, ReadError> {
         let event = A::Event::read(event_type, schema, data)?;
         to_raw(|s| event.write(s)).map_err(|source| ReadError::Data {
             name: event_type.to_owned(),
@@ -290,9 +275,7 @@ impl<A: Aggregate> ErasedState for A {
                 })
             })
             .collect::<Result<Vec<_>, serde_json::Error>>()?;
-        events
-            .iter()
-            .for_each(|event| Aggregate::evolve(self, event));
+        events.iter().for_each(|event| Aggregate::evolve(self, event));
         Ok(Ok(encoded))
     }
     fn evolve(&mut self, event_type: &str, schema: u32, data: &RawValue) -> Result<(), ReadError> {

@@ -163,8 +163,7 @@ textual!(StreamId, "a stream id", STREAM_ID);
 
 impl AppName {
     fn check(text: &str) -> Option<Self> {
-        let allowed =
-            |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+        let allowed = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
         let bytes = text.as_bytes();
         let valid = bytes.first().is_some_and(u8::is_ascii_lowercase)
             && bytes.len() <= 63

@@ -36,9 +36,7 @@ pub(super) fn known(raw: &RawRecord) -> Option<(Option<StreamId>, Meta)> {
     };
     headers.end()?;
     let stream = match (&meta, &raw.key) {
-        (Meta::Commit(_) | Meta::Refusal(_), Some(key)) => {
-            Some(std::str::from_utf8(key).ok()?.parse().ok()?)
-        }
+        (Meta::Commit(_) | Meta::Refusal(_), Some(key)) => Some(std::str::from_utf8(key).ok()?.parse().ok()?),
         (Meta::Claim(_) | Meta::Close(_), None) => None,
         _ => return None,
     };
@@ -70,8 +68,7 @@ impl<'a> Headers<'a> {
             prev: Hash32::parse_hex(self.take("prev")?)?,
             version: decimal::parse(self.take("version")?).map(Version::new)?,
             count: decimal::parse_u32(self.take("count")?)?,
-            idempotency_key: Hash32::parse_base64url(self.take("idempotency-key")?)
-                .map(KeyHash::new)?,
+            idempotency_key: Hash32::parse_base64url(self.take("idempotency-key")?).map(KeyHash::new)?,
             traceparent: match self.0 {
                 [] => None,
                 _ => Some(Traceparent::parse(self.take("traceparent")?)?),
