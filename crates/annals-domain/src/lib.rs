@@ -10,6 +10,7 @@
 extern crate self as annals_domain;
 
 mod aggregate;
+mod ambient;
 mod answer;
 pub mod catalog;
 mod constrained;
@@ -24,6 +25,7 @@ pub use aggregate::{
     Aggregate, AggregateKey, Context, DataSubject, InvalidKey, Owner, State, Violation, ensure,
 };
 pub use aggregate::{Command, CommandType, Event, EventType, EventVersion, ReadError, Rejection};
+pub use ambient::{Ambient, AmbientSource, Fixed};
 pub use annals_derive::{Command, Event, Input, Rejection};
 pub use answer::{Refusal, VERSION_MISMATCH};
 pub use catalog::Catalog;
