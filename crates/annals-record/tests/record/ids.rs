@@ -30,6 +30,27 @@ fn murmur2_is_that_of_kafkas_clients() {
 }
 
 #[test]
+fn streams_live_where_a_kafka_client_would_put_them() {
+    // Computed outside this program, with a murmur2 in Python that agrees with Kafka's own cases.
+    let cases: [(&str, [u32; 5]); 5] = [
+        ("order-0192f1c0", [2, 1, 1, 321, 59633]),
+        ("product-1", [0, 4, 11, 123, 56411]),
+        ("customer-a-b", [2, 1, 6, 918, 58518]),
+        ("payment-x~1", [1, 5, 1, 369, 39649]),
+        ("order-7", [1, 1, 1, 857, 37377]),
+    ];
+    for (stream, expected) in cases {
+        let stream: StreamId = stream.parse().unwrap();
+        let shard_of = |n| ShardCount::try_from(n).unwrap().shard_of(&stream).get();
+        assert_eq!(
+            [3, 7, 16, 1_000, 65_536].map(shard_of),
+            expected,
+            "{stream}"
+        );
+    }
+}
+
+#[test]
 fn a_stream_lives_in_one_shard() {
     let stream: StreamId = "order-0192f1c0".parse().unwrap();
     let hash = murmur2(b"order-0192f1c0") & 0x7fff_ffff;
