@@ -1,0 +1,1 @@
+DROP TABLE annals.subject_key;

@@ -1,0 +1,2 @@
+DROP TABLE annals.parked;
+DROP TABLE annals.projection;

@@ -1,0 +1,3 @@
+DROP TABLE annals.timer;
+DROP TABLE annals.process_outbox;
+DROP TABLE annals.process_instance;
