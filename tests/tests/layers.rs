@@ -185,6 +185,10 @@ fn broken_arrows(manifests: &[Manifest]) -> Vec<String> {
             continue;
         };
         for dependency in manifest.dependencies() {
+            // A crate's tests may depend on the crate itself, to switch one of its features on.
+            if dependency.dev && dependency.name == package {
+                continue;
+            }
             let Some(other) = layer(&dependency.name) else {
                 continue;
             };
@@ -390,6 +394,19 @@ mod planted {
             "[package]\nname = \"annals-log\"\n[dev-dependencies]\nannals-store = { workspace = true, features = [\"testing\"] }\n",
         ));
         assert_none(&found);
+    }
+
+    #[test]
+    fn a_crate_may_depend_on_itself_for_its_tests_only() {
+        let own = "annals-store = { path = \".\", features = [\"testing\"] }";
+        let package = "[package]\nname = \"annals-store\"\n";
+        assert_none(&broken_arrows(&one(&format!(
+            "{package}[dev-dependencies]\n{own}\n"
+        ))));
+        assert_eq!(
+            broken_arrows(&one(&format!("{package}[dependencies]\n{own}\n"))).len(),
+            1
+        );
     }
 
     #[test]
