@@ -133,9 +133,8 @@ impl Cluster {
             Some(socket_dir) => socket_dir,
             None => {
                 let socket_dir = place.make_socket_dir()?;
-                place.write_settings(&socket_dir)?;
                 programs
-                    .start(place.data(), &place.log(), START_LIMIT)
+                    .start(place.data(), &socket_dir, &place.log(), START_LIMIT)
                     .await?;
                 socket_dir
             }
@@ -164,7 +163,11 @@ impl Cluster {
         if !programs.is_running(place.data()).await? {
             return Ok(false);
         }
+        let socket_dir = place.running_socket();
         programs.stop(place.data(), &place.log()).await?;
+        if let Some(socket_dir) = socket_dir {
+            place.remove_socket_dir(&socket_dir);
+        }
         Ok(true)
     }
 
@@ -176,7 +179,9 @@ impl Cluster {
     pub async fn stop(self) -> Result<(), ClusterError> {
         self.programs
             .stop(self.place.data(), &self.place.log())
-            .await
+            .await?;
+        self.place.remove_socket_dir(&self.socket_dir);
+        Ok(())
     }
 
     /// Whether the server was running already.

@@ -1,7 +1,7 @@
 //! Where a private cluster lies: folders, owners, settings, the file that a running server keeps.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -12,22 +12,22 @@ use super::programs::{Programs, postgres_user};
 /// Where root's clusters lie.
 const ROOTS_PARENT: &str = "/var/lib/annals";
 
-/// Settings of a private server. fsync stays on: a power cut must not lose what was acknowledged.
-const SETTINGS: &str = "\
-# Written anew at every start; changes here are lost.
-listen_addresses = ''
-unix_socket_permissions = 0700
-max_connections = 200
-shared_buffers = 256MB
-wal_buffers = 16MB
-min_wal_size = 256MB
-max_wal_size = 4GB
-checkpoint_timeout = 15min
-checkpoint_completion_target = 0.9
-random_page_cost = 1.1
-jit = off
-log_min_messages = warning
-";
+/// Settings of a private server. fsync stays on: a power cut must not lose what was acknowledged. Given
+/// on the command line, so that root writes no file into a folder that another user owns.
+pub(super) const SETTINGS: [&str; 12] = [
+    "listen_addresses=",
+    "unix_socket_permissions=0700",
+    "max_connections=200",
+    "shared_buffers=256MB",
+    "wal_buffers=16MB",
+    "min_wal_size=256MB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    "checkpoint_completion_target=0.9",
+    "random_page_cost=1.1",
+    "jit=off",
+    "log_min_messages=warning",
+];
 
 /// The user that the server runs as, if it is not the one that we are.
 #[derive(Debug, Clone, Copy)]
@@ -103,19 +103,7 @@ impl Place {
             fs::remove_dir_all(&new).map_err(ClusterError::file(&new))?;
         }
         programs.initdb(&new, &self.log()).await?;
-        let main = new.join("postgresql.conf");
-        let mut text = fs::read_to_string(&main).map_err(ClusterError::file(&main))?;
-        text.push_str("\ninclude_if_exists = 'annals.conf'\n");
-        fs::write(&main, text).map_err(ClusterError::file(&main))?;
         fs::rename(&new, &self.data).map_err(ClusterError::file(&self.data))
-    }
-
-    pub(super) fn write_settings(&self, socket_dir: &Path) -> Result<(), ClusterError> {
-        let path = self.data.join("annals.conf");
-        let socket = socket_dir.to_string_lossy().replace('\'', "''");
-        let text = format!("{SETTINGS}unix_socket_directories = '{socket}'\n");
-        fs::write(&path, text).map_err(ClusterError::file(&path))?;
-        self.give(&path)
     }
 
     /// A private folder for the socket. Without root it lies in `/tmp`, where anyone might have made it
@@ -135,6 +123,13 @@ impl Place {
         Ok(dir)
     }
 
+    /// Takes the socket's folder away after the server has stopped, if nothing is left in it.
+    pub(super) fn remove_socket_dir(&self, dir: &Path) {
+        if let Err(error) = fs::remove_dir(dir) {
+            tracing::debug!(%error, dir = %dir.display(), "the socket's folder stays");
+        }
+    }
+
     /// Where the running server has its socket: the fifth line of the file that it keeps.
     /// Source: PostgreSQL, `src/include/utils/pidfile.h`.
     pub(super) fn running_socket(&self) -> Option<PathBuf> {
@@ -152,7 +147,8 @@ impl Place {
 }
 
 fn give(path: &Path, user: User) -> Result<(), ClusterError> {
-    chown(path, Some(user.uid), Some(user.gid)).map_err(ClusterError::file(path))
+    // Never through a link that the other user may have laid.
+    lchown(path, Some(user.uid), Some(user.gid)).map_err(ClusterError::file(path))
 }
 
 /// The first 16 hex digits of SHA-256 of an absolute path.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::ClusterError;
-use super::files::User;
+use super::files::{SETTINGS, User};
 
 const OLDEST_MAJOR: u32 = 14;
 
@@ -84,19 +84,21 @@ impl Programs {
     pub(super) async fn start(
         &self,
         data: &Path,
+        socket_dir: &Path,
         log: &Path,
         within: Duration,
     ) -> Result<(), ClusterError> {
+        let settings = SETTINGS.iter().map(|setting| format!("-c {setting}"));
+        let mut options: Vec<String> = settings.collect();
+        // A shell reads these: no setting and no socket folder (names of ours and hex digits) needs quotes.
+        options.push(format!("-k {}", socket_dir.display()));
         let output = self
             .run("pg_ctl", |command| {
                 command
-                    .arg("start")
-                    .arg("-w")
-                    .arg("-D")
-                    .arg(data)
-                    .arg("-l")
-                    .arg(log);
-                command.arg("-t").arg(within.as_secs().to_string());
+                    .args(["start", "-w", "-t"])
+                    .arg(within.as_secs().to_string());
+                command.arg("-D").arg(data).arg("-l").arg(log);
+                command.arg("-o").arg(options.join(" "));
             })
             .await?;
         succeeded("pg_ctl", &output, log)

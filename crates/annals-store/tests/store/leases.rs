@@ -132,7 +132,7 @@ async fn leases_of_different_work_do_not_meet() {
     let new = LeaseKey::new(LeaseKind::Projection, "orders/2", 0);
     assert_eq!(
         a.acquire(std::slice::from_ref(&old)).await.unwrap(),
-        [old.clone()]
+        std::slice::from_ref(&old)
     );
     let both = [new.clone(), old, new.clone()];
     assert_eq!(
