@@ -164,9 +164,7 @@ pub fn happened(error: &sqlx::Error) -> Happened {
             _ => Happened::No,
         },
         sqlx::Error::Io(cause) => match cause.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::NotFound | ErrorKind::AddrNotAvailable => {
-                Happened::No
-            }
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound | ErrorKind::AddrNotAvailable => Happened::No,
             _ => Happened::Unknown,
         },
         sqlx::Error::PoolTimedOut

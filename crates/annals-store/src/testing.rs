@@ -94,9 +94,7 @@ impl Drop for TestDatabase {
         let (server, name) = (self.server.clone(), self.name.clone());
         // The test's runtime may be ending: a thread and a runtime of its own.
         let dropper = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else { return };
             let dropped = runtime.block_on(async {
                 let mut connection = options(&server).connect().await?;
@@ -188,22 +186,14 @@ async fn template(server: &str, connection: &mut PgConnection) -> Result<String,
         .await?;
     if !exists(connection, &template).await? {
         let raw = format!("annals_test_raw_{}", Uuid::new_v4().simple());
-        run(
-            connection,
-            format!("CREATE DATABASE {raw} TEMPLATE template0"),
-        )
-        .await?;
+        run(connection, format!("CREATE DATABASE {raw} TEMPLATE template0")).await?;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_with(options(server).database(&raw))
             .await?;
         migrate::up(&pool).await?;
         pool.close().await;
-        run(
-            connection,
-            format!("ALTER DATABASE {raw} RENAME TO {template}"),
-        )
-        .await?;
+        run(connection, format!("ALTER DATABASE {raw} RENAME TO {template}")).await?;
     }
     sqlx::query("SELECT pg_advisory_unlock($1)")
         .bind(TEMPLATE_LOCK)
@@ -237,18 +227,12 @@ async fn drop_leftovers(connection: &mut PgConnection) {
 }
 
 async fn drop_database(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
-    run(
-        connection,
-        format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
-    )
-    .await
+    run(connection, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
 }
 
 /// The names in these statements are made here, of lower-case letters, digits and underscores.
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
-        .await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())
 }
 

@@ -6,12 +6,10 @@ use annals_store::{Error, ErrorClass, Happened};
 use sqlx::PgPool;
 
 async fn tables(pool: &PgPool) -> Vec<String> {
-    sqlx::query_scalar(
-        "SELECT tablename::text FROM pg_tables WHERE schemaname = 'annals' ORDER BY 1",
-    )
-    .fetch_all(pool)
-    .await
-    .unwrap()
+    sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'annals' ORDER BY 1")
+        .fetch_all(pool)
+        .await
+        .unwrap()
 }
 
 const TABLES: [&str; 13] = [
@@ -56,11 +54,10 @@ async fn go_up_then_down_step_by_step_then_up_again() {
     undone.reverse();
     assert_eq!(undone, versions);
     assert!(tables(&pool).await.is_empty());
-    let left: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pg_namespace WHERE nspname = 'annals'")
-            .fetch_one(&pool)
-            .await
-            .unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_namespace WHERE nspname = 'annals'")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     assert_eq!(left, 0);
     migrate::up(&pool).await.unwrap();
     migrate::up(&pool).await.unwrap();
@@ -87,12 +84,7 @@ async fn of_several_databases_and_of_one_may_run_at_once() {
         return;
     };
     let (a, b) = (first.pool().await, second.pool().await);
-    let results = tokio::join!(
-        migrate::up(&a),
-        migrate::up(&b),
-        migrate::up(&a),
-        migrate::up(&b)
-    );
+    let results = tokio::join!(migrate::up(&a), migrate::up(&b), migrate::up(&a), migrate::up(&b));
     results.0.unwrap();
     results.1.unwrap();
     results.2.unwrap();
@@ -119,12 +111,10 @@ async fn notice_an_edited_and_a_newer_migration() {
         migrate::check(&pool).await,
         Err(migrate::Error::Changed { version: 3 })
     ));
-    sqlx::query(
-        "UPDATE _sqlx_migrations SET version = 9999, description = 'later' WHERE version = 3",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
+    sqlx::query("UPDATE _sqlx_migrations SET version = 9999, description = 'later' WHERE version = 3")
+        .execute(&pool)
+        .await
+        .unwrap();
     assert!(matches!(
         migrate::up(&pool).await,
         Err(migrate::Error::DatabaseIsNewer { version: 9999 })
@@ -135,8 +125,7 @@ async fn notice_an_edited_and_a_newer_migration() {
     assert!(matches!(last.state, State::Unknown(_)));
 }
 
-const RECORD: &str =
-    "INSERT INTO annals.journal (shard, log_offset, kind, time_ms, id, epoch, value)
+const RECORD: &str = "INSERT INTO annals.journal (shard, log_offset, kind, time_ms, id, epoch, value)
      VALUES (0, 0, 3, 1, gen_random_uuid(), 1, '{}')";
 
 #[tokio::test]
@@ -197,7 +186,8 @@ async fn let_a_log_have_one_identity_and_a_projection_one_live_build() {
         return;
     };
     let pool = database.pool().await;
-    let create = "INSERT INTO annals.log_meta (app, shards, generation, kind) VALUES ('shop', 16, 1, 'postgres')";
+    let create =
+        "INSERT INTO annals.log_meta (app, shards, generation, kind) VALUES ('shop', 16, 1, 'postgres')";
     sqlx::query(create).execute(&pool).await.unwrap();
     let again: Error = sqlx::query(create).execute(&pool).await.unwrap_err().into();
     assert_eq!(again.constraint(), Some("log_meta_one_row"));
