@@ -74,11 +74,8 @@ pub async fn clock_offset(pool: &PgPool, clock: &dyn LocalClock) -> Result<Clock
     }
     let offset = measured.expect("the loop runs twice");
     // A gauge is a float; a clock that is 2^31 ms (24 days) off is off enough.
-    let shown = i32::try_from(offset.offset_ms).unwrap_or(if offset.offset_ms < 0 {
-        i32::MIN
-    } else {
-        i32::MAX
-    });
+    let shown =
+        i32::try_from(offset.offset_ms).unwrap_or(if offset.offset_ms < 0 { i32::MIN } else { i32::MAX });
     metrics::gauge!(names::CLOCK_OFFSET_MS).set(f64::from(shown));
     Ok(offset)
 }

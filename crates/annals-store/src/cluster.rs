@@ -177,9 +177,7 @@ impl Cluster {
     ///
     /// [`ClusterError::Program`] if it does not stop.
     pub async fn stop(self) -> Result<(), ClusterError> {
-        self.programs
-            .stop(self.place.data(), &self.place.log())
-            .await?;
+        self.programs.stop(self.place.data(), &self.place.log()).await?;
         self.place.remove_socket_dir(&self.socket_dir);
         Ok(())
     }
@@ -268,9 +266,7 @@ fn url(socket_dir: &Path, database: &str) -> String {
     let host: String = path
         .bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                char::from(byte).to_string()
-            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         })
         .collect();

@@ -2,8 +2,8 @@
 //!
 //! A notification is a hint that saves waiting, never the only way to learn something: it can be lost,
 //! so whoever listens polls as well. `NOTIFY` inside a transaction that matters is forbidden: Postgres
-//! serialises all commits that notify (measured: ten times fewer). Hence a [`Notifier`] sends after the
-//! commit, many keys in one statement, and a [`Listener`] says when it may have missed some.
+//! serialises all commits that notify (measured: ten times fewer). Hence a [`Notifier`] is told after the
+//! commit, its task sends many keys in one statement, and a [`Listener`] says when it may have missed some.
 //!
 //! On the wire a notification is `key` or `key=value`; the key `*` means "read everything again".
 
@@ -11,7 +11,7 @@ mod listener;
 mod sender;
 
 pub use listener::{Heard, Listener};
-pub use sender::{Limits, Notifier};
+pub use sender::{Limits, Notifier, Sending};
 
 /// The longest payload, in bytes. Source: PostgreSQL manual, NOTIFY: "shorter than 8000 bytes".
 pub const MAX_PAYLOAD: usize = 7_999;
@@ -119,9 +119,6 @@ mod tests {
         assert_eq!(Notice::new("c", "*", ""), Err(NotifyError::Key));
         assert_eq!(Notice::new("c", "a=b", ""), Err(NotifyError::Key));
         assert_eq!(Notice::new("c", "k", "\0"), Err(NotifyError::Key));
-        assert_eq!(
-            Notice::new("c", "k", &long),
-            Err(NotifyError::TooLong(8_001))
-        );
+        assert_eq!(Notice::new("c", "k", &long), Err(NotifyError::TooLong(8_001)));
     }
 }

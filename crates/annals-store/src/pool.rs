@@ -35,9 +35,7 @@ impl DatabaseUrl {
     /// [`ConnectError::Url`] if it is no Postgres URL.
     pub fn options(&self) -> Result<PgConnectOptions, ConnectError> {
         let options = self.0.parse::<PgConnectOptions>();
-        Ok(options
-            .map_err(ConnectError::Url)?
-            .disable_statement_logging())
+        Ok(options.map_err(ConnectError::Url)?.disable_statement_logging())
     }
 }
 
@@ -62,12 +60,7 @@ impl fmt::Display for DatabaseUrl {
         let database = options.get_database().unwrap_or_default();
         match options.get_socket() {
             Some(socket) => write!(out, "{} (socket {})", database, socket.display()),
-            None => write!(
-                out,
-                "{database} at {}:{}",
-                options.get_host(),
-                options.get_port()
-            ),
+            None => write!(out, "{database} at {}:{}", options.get_host(), options.get_port()),
         }
     }
 }
@@ -123,14 +116,9 @@ impl PoolSettings {
             return Err(ConnectError::Settings("max_connections must be at least 1"));
         }
         if self.acquire_timeout.is_zero() {
-            return Err(ConnectError::Settings(
-                "acquire_timeout must be more than 0",
-            ));
+            return Err(ConnectError::Settings("acquire_timeout must be more than 0"));
         }
-        if self
-            .statement_timeout
-            .is_some_and(|limit| limit.as_millis() == 0)
-        {
+        if self.statement_timeout.is_some_and(|limit| limit.as_millis() == 0) {
             return Err(ConnectError::Settings(
                 "statement_timeout must be at least 1 ms, or none",
             ));
@@ -202,7 +190,7 @@ pub enum ConnectError {
 }
 
 /// What every new connection of a pool is told, in one round trip.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Session {
     role: Option<String>,
     statement_timeout_ms: u128,
@@ -213,9 +201,7 @@ impl Session {
     pub(crate) fn of(settings: &PoolSettings) -> Self {
         Self {
             role: settings.role.clone(),
-            statement_timeout_ms: settings
-                .statement_timeout
-                .map_or(0, |limit| limit.as_millis()),
+            statement_timeout_ms: settings.statement_timeout.map_or(0, |limit| limit.as_millis()),
             read_only: settings.read_only,
         }
     }
@@ -255,10 +241,7 @@ mod tests {
         let mut settings = PoolSettings::new("postgres://localhost/x", "t");
         settings.validate().unwrap();
         settings.max_connections = 0;
-        assert!(matches!(
-            settings.validate(),
-            Err(ConnectError::Settings(_))
-        ));
+        assert!(matches!(settings.validate(), Err(ConnectError::Settings(_))));
         let settings = PoolSettings::new("not a url", "t");
         let error = settings.validate().unwrap_err();
         assert!(matches!(error, ConnectError::Url(_)));

@@ -119,10 +119,7 @@ impl fmt::Display for Excess {
 /// # Errors
 ///
 /// If Postgres could not be asked; class `MissingObject` if the database is not migrated.
-pub async fn check_least_privilege(
-    pool: &PgPool,
-    role: DatabaseRole,
-) -> Result<Vec<Excess>, Error> {
+pub async fn check_least_privilege(pool: &PgPool, role: DatabaseRole) -> Result<Vec<Excess>, Error> {
     let mut connection = pool.acquire().await?;
     let mut found = attributes(&mut connection, role).await?;
     if found.contains(&Excess::Superuser) {
@@ -139,10 +136,7 @@ pub async fn check_least_privilege(
     Ok(found)
 }
 
-async fn attributes(
-    connection: &mut PgConnection,
-    role: DatabaseRole,
-) -> Result<Vec<Excess>, Error> {
+async fn attributes(connection: &mut PgConnection, role: DatabaseRole) -> Result<Vec<Excess>, Error> {
     let (superuser, create_role, create_db, replication, bypass): (bool, bool, bool, bool, bool) =
         sqlx::query_as(
             "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls
@@ -255,8 +249,6 @@ pub async fn share_with_readers(connection: &mut PgConnection, schema: &str) -> 
          ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO annals_query, annals_audit"
     );
     // The name is quoted above; all else is fixed.
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
-        .await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())
 }

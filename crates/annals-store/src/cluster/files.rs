@@ -155,11 +155,7 @@ fn give(path: &Path, user: User) -> Result<(), ClusterError> {
 fn hash(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let digest = Sha256::digest(path.as_os_str().as_bytes());
-    digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Who we are: the owner of a file that we make. (The standard library does not say it otherwise.)

@@ -21,10 +21,7 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Those of major version `wanted`, or the newest if there are no data yet.
-    pub(super) async fn find(
-        wanted: Option<(u32, &Path)>,
-        user: Option<User>,
-    ) -> Result<Self, ClusterError> {
+    pub(super) async fn find(wanted: Option<(u32, &Path)>, user: Option<User>) -> Result<Self, ClusterError> {
         let mut found: Vec<(u32, Option<PathBuf>)> = Vec::new();
         for bin in candidates().await {
             if let Some(major) = major_of(bin.as_deref()).await {
@@ -177,16 +174,8 @@ async fn candidates() -> Vec<Option<PathBuf>> {
 
 /// The major version of the programs in a folder, if both that we need are there.
 async fn major_of(bin: Option<&Path>) -> Option<u32> {
-    let initdb = command(bin, "initdb")
-        .arg("--version")
-        .output()
-        .await
-        .ok()?;
-    command(bin, "pg_ctl")
-        .arg("--version")
-        .output()
-        .await
-        .ok()?;
+    let initdb = command(bin, "initdb").arg("--version").output().await.ok()?;
+    command(bin, "pg_ctl").arg("--version").output().await.ok()?;
     parse_major(&String::from_utf8(initdb.stdout).ok()?)
 }
 

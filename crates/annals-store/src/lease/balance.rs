@@ -25,12 +25,7 @@ pub struct Plan {
 /// The node that should have a lease: the one with the highest hash of node and lease. `None` without
 /// nodes. The order of `nodes` does not matter.
 #[must_use]
-pub fn desired_owner<'a>(
-    nodes: &'a [NodeId],
-    kind: LeaseKind,
-    name: &str,
-    shard: u32,
-) -> Option<&'a NodeId> {
+pub fn desired_owner<'a>(nodes: &'a [NodeId], kind: LeaseKind, name: &str, shard: u32) -> Option<&'a NodeId> {
     nodes
         .iter()
         .max_by_key(|node| (score(node, kind, name, shard), *node))
@@ -41,15 +36,11 @@ pub fn desired_owner<'a>(
 /// If `me` is not among the nodes, it releases what it has and takes nothing.
 #[must_use]
 pub fn balance(me: &NodeId, nodes: &[NodeId], keys: &[LeaseKey], leases: &[Lease]) -> Plan {
-    let held: BTreeMap<&LeaseKey, &Lease> =
-        leases.iter().map(|lease| (&lease.key, lease)).collect();
+    let held: BTreeMap<&LeaseKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
     let mut plan = Plan::default();
     for key in keys {
         let mine = desired_owner(nodes, key.kind, &key.name, key.shard) == Some(me);
-        let holder = held
-            .get(key)
-            .filter(|lease| lease.live)
-            .map(|lease| &lease.node);
+        let holder = held.get(key).filter(|lease| lease.live).map(|lease| &lease.node);
         match (mine, holder == Some(me), holder) {
             (true, true, _) => plan.keep.push(key.clone()),
             (true, false, None) => plan.acquire.push(key.clone()),
@@ -103,10 +94,7 @@ mod tests {
         let mut count = BTreeMap::new();
         for shard in 0..300 {
             let owner = desired_owner(&forth, LeaseKind::Command, "", shard).unwrap();
-            assert_eq!(
-                Some(owner),
-                desired_owner(&back, LeaseKind::Command, "", shard)
-            );
+            assert_eq!(Some(owner), desired_owner(&back, LeaseKind::Command, "", shard));
             *count.entry(owner.clone()).or_insert(0) += 1;
         }
         // 100 expected, standard deviation 8.
@@ -147,15 +135,8 @@ mod tests {
         let second = balance(&both[1], &both, &keys, &held);
         assert!(second.acquire.is_empty(), "what is in force is not taken");
         assert!(!first.release.is_empty() && !first.keep.is_empty());
-        let left: Vec<Lease> = first
-            .keep
-            .iter()
-            .map(|key| lease(key, "first", true))
-            .collect();
-        assert_eq!(
-            balance(&both[1], &both, &keys, &left).acquire,
-            first.release
-        );
+        let left: Vec<Lease> = first.keep.iter().map(|key| lease(key, "first", true)).collect();
+        assert_eq!(balance(&both[1], &both, &keys, &left).acquire, first.release);
     }
 
     #[test]

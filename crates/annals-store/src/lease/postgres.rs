@@ -75,9 +75,7 @@ fn among(asked: &[LeaseKey], rows: &[(String, String, i32)]) -> Vec<LeaseKey> {
         .collect();
     let found: BTreeSet<LeaseKey> = asked
         .iter()
-        .filter(|key| {
-            rows.contains(&(key.kind.as_str(), key.name.as_str(), shard_to_db(key.shard)))
-        })
+        .filter(|key| rows.contains(&(key.kind.as_str(), key.name.as_str(), shard_to_db(key.shard))))
         .cloned()
         .collect();
     found.into_iter().collect()
@@ -89,15 +87,7 @@ fn count(name: &'static str, keys: &[LeaseKey]) {
     }
 }
 
-type LeaseRow = (
-    String,
-    i32,
-    String,
-    String,
-    i64,
-    Option<DateTime<Utc>>,
-    bool,
-);
+type LeaseRow = (String, i32, String, String, i64, Option<DateTime<Utc>>, bool);
 
 fn lease_of(kind: LeaseKind, row: LeaseRow) -> Lease {
     let (name, shard, node, url, epoch, expires_at, live) = row;

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tracing::Instrument;
 
 use super::{ALL, Notice, NotifyError, payload};
 use crate::metrics as names;
@@ -35,21 +33,20 @@ impl Default for Limits {
     }
 }
 
-/// Sends notices on a connection of its own, made when there is something to send and made anew when it
-/// breaks. Its task ends when this value is dropped; what was not sent by then is lost.
-#[derive(Debug)]
+/// Marks keys dirty for one [`Sending`] task. Clones share it.
+#[derive(Debug, Clone)]
 pub struct Notifier {
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    handle: Arc<Handle>,
 }
 
 impl Notifier {
-    /// Starts the task `notifier`. Needs a running tokio runtime.
+    /// A notifier and the task that sends for it, which the caller runs in its task group under the name
+    /// `notifier`. Until it runs, keys wait (within [`Limits::keys`]).
     ///
     /// # Errors
     ///
     /// If the settings cannot work. Whether the server can be reached does not matter here.
-    pub fn start(settings: &PoolSettings, limits: Limits) -> Result<Self, ConnectError> {
+    pub fn new(settings: &PoolSettings, limits: Limits) -> Result<(Self, Sending), ConnectError> {
         settings.validate()?;
         let shared = Arc::new(Shared {
             limits,
@@ -57,7 +54,7 @@ impl Notifier {
             wake: Notify::new(),
             idle: Notify::new(),
         });
-        let sender = Sender {
+        let sending = Sending {
             options: settings
                 .url
                 .options()?
@@ -67,8 +64,8 @@ impl Notifier {
             shared: Arc::clone(&shared),
             connection: None,
         };
-        let task = tokio::spawn(sender.run().instrument(tracing::info_span!("notifier")));
-        Ok(Self { shared, task })
+        let handle = Arc::new(Handle(shared));
+        Ok((Self { handle }, sending))
     }
 
     /// Marks a key dirty. Returns at once; never waits for Postgres.
@@ -78,8 +75,8 @@ impl Notifier {
     /// If the notice cannot be carried; see [`Notice::new`].
     pub fn notify(&self, channel: &str, key: &str, value: &str) -> Result<(), NotifyError> {
         let notice = Notice::new(channel, key, value)?;
-        self.shared.dirty().insert(notice, self.shared.limits.keys);
-        self.shared.wake.notify_one();
+        self.handle.0.dirty().insert(notice, self.handle.0.limits.keys);
+        self.handle.0.wake.notify_one();
         Ok(())
     }
 
@@ -87,11 +84,11 @@ impl Notifier {
     pub async fn flush(&self, within: Duration) -> bool {
         let sent = async {
             loop {
-                let idle = self.shared.idle.notified();
+                let idle = self.handle.0.idle.notified();
                 tokio::pin!(idle);
                 // Enabled before looking, so that a round that ends in between is not missed.
                 idle.as_mut().enable();
-                if self.shared.dirty().is_idle() {
+                if self.handle.0.dirty().is_idle() {
                     return;
                 }
                 idle.await;
@@ -101,9 +98,14 @@ impl Notifier {
     }
 }
 
-impl Drop for Notifier {
+/// What all clones of a notifier share; when the last one goes, the task ends.
+#[derive(Debug)]
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.dirty().closed = true;
+        self.0.wake.notify_one();
     }
 }
 
@@ -128,6 +130,7 @@ struct Dirty {
     channels: BTreeMap<String, BTreeMap<String, String>>,
     keys: usize,
     sending: bool,
+    closed: bool,
 }
 
 impl Dirty {
@@ -164,11 +167,7 @@ impl Dirty {
             match entry.get_mut().pop_first() {
                 Some((key, value)) => {
                     self.keys -= 1;
-                    taken.push(Notice {
-                        channel,
-                        key,
-                        value,
-                    });
+                    taken.push(Notice { channel, key, value });
                 }
                 None => drop(entry.remove()),
             }
@@ -189,7 +188,11 @@ impl Dirty {
     }
 }
 
-struct Sender {
+/// Sends what a [`Notifier`] marks, on a connection of its own, made when there is something to send and
+/// made anew when it breaks.
+#[must_use = "nothing is sent unless this runs"]
+#[derive(Debug)]
+pub struct Sending {
     options: sqlx::postgres::PgConnectOptions,
     session: Session,
     patience: Duration,
@@ -201,13 +204,20 @@ struct Sender {
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-impl Sender {
-    async fn run(mut self) {
+impl Sending {
+    /// Runs until the last clone of the notifier is gone and what it marked was sent, or could not be.
+    pub async fn run(mut self) {
         let mut retry = FIRST_RETRY;
         loop {
-            let notices = self.shared.dirty().take(self.shared.limits.round);
+            let (notices, closed) = {
+                let mut dirty = self.shared.dirty();
+                (dirty.take(self.shared.limits.round), dirty.closed)
+            };
             if notices.is_empty() {
                 self.shared.idle.notify_waiters();
+                if closed {
+                    return;
+                }
                 self.shared.wake.notified().await;
                 continue;
             }
@@ -225,6 +235,9 @@ impl Sender {
                         let mut dirty = self.shared.dirty();
                         dirty.put_back(notices, self.shared.limits.keys);
                         dirty.sending = false;
+                    }
+                    if closed {
+                        return;
                     }
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(LAST_RETRY);
@@ -321,10 +334,7 @@ mod tests {
         let failed = dirty.take(10);
         dirty.insert(notice("c", "a", "2"), 10);
         dirty.put_back(failed, 10);
-        assert_eq!(
-            dirty.take(10),
-            [notice("c", "a", "2"), notice("c", "b", "1")]
-        );
+        assert_eq!(dirty.take(10), [notice("c", "a", "2"), notice("c", "b", "1")]);
         assert_eq!(dirty.keys, 0);
     }
 

@@ -7,10 +7,7 @@ use sqlx::PgPool;
 
 async fn connect(cluster: &Cluster) -> PgPool {
     let url = cluster.database("annals").await.unwrap();
-    PoolSettings::new(url, "annals-test")
-        .connect()
-        .await
-        .unwrap()
+    PoolSettings::new(url, "annals-test").connect().await.unwrap()
 }
 
 /// Root's clusters lie elsewhere than the data dir: what this test made is removed.
@@ -49,12 +46,10 @@ async fn is_made_found_again_and_started_again_on_the_same_data() {
         settings,
         (String::new(), "on".into(), "200".into(), "256MB".into())
     );
-    sqlx::query(
-        "INSERT INTO annals.log_meta (app, shards, generation, kind) VALUES ('shop', 1, 1, 'k')",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
+    sqlx::query("INSERT INTO annals.log_meta (app, shards, generation, kind) VALUES ('shop', 1, 1, 'k')")
+        .execute(&pool)
+        .await
+        .unwrap();
     pool.close().await;
     let data = first.data().to_owned();
 

@@ -10,12 +10,7 @@ use sqlx::PgPool;
 
 fn leases(pool: &PgPool, node: &str) -> PgLeases {
     let url = format!("http://{node}");
-    PgLeases::new(
-        pool.clone(),
-        NodeId::new(node),
-        url,
-        Duration::from_secs(60),
-    )
+    PgLeases::new(pool.clone(), NodeId::new(node), url, Duration::from_secs(60))
 }
 
 fn shards(shards: impl IntoIterator<Item = u32>) -> Vec<LeaseKey> {
@@ -27,12 +22,10 @@ fn shards(shards: impl IntoIterator<Item = u32>) -> Vec<LeaseKey> {
 
 /// Lets the time of all leases pass.
 async fn expire(pool: &PgPool) {
-    sqlx::query(
-        "UPDATE annals.lease SET expires_at = now() - interval '1 ms' WHERE expires_at > now()",
-    )
-    .execute(pool)
-    .await
-    .unwrap();
+    sqlx::query("UPDATE annals.lease SET expires_at = now() - interval '1 ms' WHERE expires_at > now()")
+        .execute(pool)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -44,11 +37,7 @@ async fn one_node_has_a_lease_until_it_expires() {
     let (a, b) = (leases(&pool, "a"), leases(&pool, "b"));
     let keys = shards(0..3);
     assert_eq!(a.acquire(&keys).await.unwrap(), keys);
-    assert_eq!(
-        a.acquire(&keys).await.unwrap(),
-        keys,
-        "its own it may take again"
-    );
+    assert_eq!(a.acquire(&keys).await.unwrap(), keys, "its own it may take again");
     assert_eq!(b.acquire(&shards(0..4)).await.unwrap(), shards([3]));
     assert!(b.renew(&keys).await.unwrap().is_empty());
     expire(&pool).await;
@@ -58,11 +47,7 @@ async fn one_node_has_a_lease_until_it_expires() {
         "nobody took it meanwhile"
     );
     assert_eq!(b.acquire(&keys).await.unwrap(), shards([1, 2]));
-    assert_eq!(
-        a.renew(&keys).await.unwrap(),
-        shards([0]),
-        "the others are lost"
-    );
+    assert_eq!(a.renew(&keys).await.unwrap(), shards([0]), "the others are lost");
     let table = b.list(LeaseKind::Command, "").await.unwrap();
     let holders: Vec<(&str, &str, bool)> = table
         .iter()
@@ -156,10 +141,7 @@ async fn only_the_holder_notes_an_epoch_and_the_next_one_sees_it() {
     assert!(!b.hint_epoch(&keys[0], 43).await.unwrap());
     a.release(&keys).await.unwrap();
     b.acquire(&keys).await.unwrap();
-    assert_eq!(
-        b.list(LeaseKind::Command, "").await.unwrap()[0].epoch_hint,
-        42
-    );
+    assert_eq!(b.list(LeaseKind::Command, "").await.unwrap()[0].epoch_hint, 42);
 }
 
 #[tokio::test]
@@ -180,10 +162,7 @@ async fn nodes_learn_of_each_other_while_their_rows_are_kept() {
     q.keep_node(&["query".to_owned()]).await.unwrap();
     let nodes = q.nodes().await.unwrap();
     assert_eq!(nodes.len(), 2);
-    assert_eq!(
-        (nodes[0].id.as_str(), nodes[0].url.as_str()),
-        ("a", "http://a")
-    );
+    assert_eq!((nodes[0].id.as_str(), nodes[0].url.as_str()), ("a", "http://a"));
     assert_eq!(nodes[0].roles, ["command", "audit"]);
     let refused: Error = q.acquire(&shards([0])).await.unwrap_err();
     assert_eq!(refused.class(), &ErrorClass::Privilege);

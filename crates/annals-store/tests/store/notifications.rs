@@ -6,11 +6,20 @@ use annals_store::notify::{Heard, Limits, Listener, Notice, Notifier};
 use annals_store::pool::PoolSettings;
 use annals_store::testing::TestDatabase;
 use sqlx::PgPool;
+use tokio::task::JoinSet;
 
 const LONG: Duration = Duration::from_secs(20);
 
 fn settings(database: &TestDatabase, name: &str) -> PoolSettings {
     PoolSettings::new(database.url(), name)
+}
+
+/// The task ends with the set.
+fn start(settings: &PoolSettings, limits: Limits) -> (Notifier, JoinSet<()>) {
+    let (notifier, sending) = Notifier::new(settings, limits).unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sending.run());
+    (notifier, tasks)
 }
 
 async fn hear(listener: &mut Listener) -> Heard {
@@ -42,7 +51,7 @@ async fn what_is_marked_is_heard_on_its_channel() {
         .await
         .unwrap();
     assert_eq!(hear(&mut listener).await, Heard::Reread, "first of all");
-    let notifier = Notifier::start(&settings(&database, "sends"), Limits::default()).unwrap();
+    let (notifier, _task) = start(&settings(&database, "sends"), Limits::default());
     notifier.notify("other", "k", "").unwrap();
     notifier.notify("a", "3", "3:17").unwrap();
     assert_eq!(hear(&mut listener).await, notice("a", "3", "3:17"));
@@ -60,7 +69,7 @@ async fn many_marks_of_one_key_are_few_notifications_and_the_last_value_comes() 
         .await
         .unwrap();
     assert_eq!(hear(&mut listener).await, Heard::Reread);
-    let notifier = Notifier::start(&settings(&database, "sends"), Limits::default()).unwrap();
+    let (notifier, _task) = start(&settings(&database, "sends"), Limits::default());
     // No await in between: the task cannot run on this one-threaded runtime.
     for n in 0..=1_000 {
         notifier.notify("c", "k", &n.to_string()).unwrap();
@@ -83,7 +92,7 @@ async fn too_many_keys_are_heard_as_read_again() {
         keys: 10,
         ..Limits::default()
     };
-    let notifier = Notifier::start(&settings(&database, "sends"), limits).unwrap();
+    let (notifier, _task) = start(&settings(&database, "sends"), limits);
     for n in 0..100 {
         notifier.notify("c", &n.to_string(), "").unwrap();
     }
@@ -103,7 +112,7 @@ async fn a_listener_that_lost_its_connection_says_read_again_and_hears_on() {
         .await
         .unwrap();
     assert_eq!(hear(&mut listener).await, Heard::Reread);
-    let notifier = Notifier::start(&settings(&database, "sends"), Limits::default()).unwrap();
+    let (notifier, _task) = start(&settings(&database, "sends"), Limits::default());
     for round in ["1", "2"] {
         cut(&pool, "hears").await;
         assert_eq!(hear(&mut listener).await, Heard::Reread);
@@ -122,7 +131,7 @@ async fn a_notifier_that_lost_its_connection_keeps_what_it_could_not_send() {
         .await
         .unwrap();
     assert_eq!(hear(&mut listener).await, Heard::Reread);
-    let notifier = Notifier::start(&settings(&database, "sends"), Limits::default()).unwrap();
+    let (notifier, _task) = start(&settings(&database, "sends"), Limits::default());
     notifier.notify("c", "k", "1").unwrap();
     assert_eq!(hear(&mut listener).await, notice("c", "k", "1"));
     assert!(notifier.flush(LONG).await);
@@ -132,34 +141,40 @@ async fn a_notifier_that_lost_its_connection_keeps_what_it_could_not_send() {
 }
 
 #[tokio::test]
-async fn the_notifiers_connection_ends_with_it() {
+async fn the_task_sends_what_is_left_and_ends_when_the_last_notifier_is_gone() {
     let Some(database) = TestDatabase::create_empty().await else {
         return;
     };
-    let pool = database.pool().await;
-    let notifier = Notifier::start(&settings(&database, "sends"), Limits::default()).unwrap();
-    notifier.notify("c", "k", "").unwrap();
-    assert!(notifier.flush(LONG).await);
+    let mut listener = Listener::connect(&settings(&database, "hears"), &["c"])
+        .await
+        .unwrap();
+    assert_eq!(hear(&mut listener).await, Heard::Reread);
+    let (notifier, mut task) = start(&settings(&database, "sends"), Limits::default());
+    let clone = notifier.clone();
+    notifier.notify("c", "k", "1").unwrap();
     drop(notifier);
-    let gone = async {
-        let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sends' AND datname = current_database()";
-        while sqlx::query_scalar::<_, i64>(open)
-            .fetch_one(&pool)
-            .await
-            .unwrap()
-            > 0
-        {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LONG, gone).await.unwrap();
+    assert_eq!(hear(&mut listener).await, notice("c", "k", "1"));
+    clone.notify("c", "k", "2").unwrap();
+    drop(clone);
+    assert_eq!(hear(&mut listener).await, notice("c", "k", "2"));
+    tokio::time::timeout(LONG, task.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
 async fn without_a_server_marking_neither_waits_nor_fails() {
     let nowhere = PoolSettings::new("postgres://nobody@127.0.0.1:1/none", "sends");
-    let notifier = Notifier::start(&nowhere, Limits::default()).unwrap();
+    let (notifier, mut task) = start(&nowhere, Limits::default());
     notifier.notify("c", "k", "").unwrap();
     assert!(!notifier.flush(Duration::from_millis(50)).await);
+    drop(notifier);
+    tokio::time::timeout(LONG, task.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert!(Listener::connect(&nowhere, &["c"]).await.is_err());
 }

@@ -88,10 +88,7 @@ async fn tells_real_errors_apart() {
     short.statement_timeout = Some(Duration::from_millis(20));
     let pool = short.connect().await.unwrap();
     let cases = [
-        (
-            "SELECT 1 FROM annals.no_such_table",
-            ErrorClass::MissingObject,
-        ),
+        ("SELECT 1 FROM annals.no_such_table", ErrorClass::MissingObject),
         ("SELECT 'x'::int", ErrorClass::Data),
         ("SELECT pg_sleep(5)", ErrorClass::Timeout),
         ("SELEC 1", ErrorClass::Other),
@@ -192,10 +189,7 @@ async fn a_deadlock_and_a_serialization_failure_are_transient() {
     );
     let error: Error = x.err().or(y.err()).unwrap().into();
     assert_eq!(error.sqlstate().as_deref(), Some("40P01"));
-    assert_eq!(
-        (error.is_transient(), error.happened()),
-        (true, Happened::No)
-    );
+    assert_eq!((error.is_transient(), error.happened()), (true, Happened::No));
 
     let serializable = "BEGIN ISOLATION LEVEL REPEATABLE READ";
     let mut late = pool.begin_with(serializable).await.unwrap();
@@ -204,11 +198,7 @@ async fn a_deadlock_and_a_serialization_failure_are_transient() {
         .await
         .unwrap();
     sqlx::query(first).execute(&pool).await.unwrap();
-    let error: Error = sqlx::query(first)
-        .execute(&mut *late)
-        .await
-        .unwrap_err()
-        .into();
+    let error: Error = sqlx::query(first).execute(&mut *late).await.unwrap_err().into();
     assert_eq!(error.sqlstate().as_deref(), Some("40001"));
     assert_eq!(error.class(), &ErrorClass::Transient);
 }
@@ -249,23 +239,20 @@ async fn a_test_database_is_its_own_and_goes_away() {
         return;
     };
     let pool = first.pool().await;
-    sqlx::query(
-        "INSERT INTO annals.log_meta (app, shards, generation, kind) VALUES ('a', 1, 1, 'k')",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
+    sqlx::query("INSERT INTO annals.log_meta (app, shards, generation, kind) VALUES ('a', 1, 1, 'k')")
+        .execute(&pool)
+        .await
+        .unwrap();
     let other: i64 = sqlx::query_scalar("SELECT count(*) FROM annals.log_meta")
         .fetch_one(&second.pool().await)
         .await
         .unwrap();
     assert_eq!(other, 0);
-    let create: bool = sqlx::query_scalar(
-        "SELECT has_database_privilege('annals_projector', current_database(), 'CREATE')",
-    )
-    .fetch_one(&pool)
-    .await
-    .unwrap();
+    let create: bool =
+        sqlx::query_scalar("SELECT has_database_privilege('annals_projector', current_database(), 'CREATE')")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
     assert!(create, "as after a migration");
     let name = first.name().to_owned();
     drop(first); // with a pool still open

@@ -1,5 +1,6 @@
 //! Database roles: each can do its work and no more, and a login that can do more is found out.
 
+use annals_store::migrate;
 use annals_store::pool::PoolSettings;
 use annals_store::roles::{DatabaseRole, Excess, check_least_privilege, share_with_readers};
 use annals_store::testing::TestDatabase;
@@ -36,10 +37,7 @@ impl Login {
         let url = database
             .url()
             .replacen("://postgres@", &format!("://{}@", self.name), 1);
-        PoolSettings::new(url, "annals-test")
-            .connect()
-            .await
-            .unwrap()
+        PoolSettings::new(url, "annals-test").connect().await.unwrap()
     }
 
     async fn drop(self) {
@@ -75,12 +73,10 @@ async fn each_role_does_its_work_and_no_more() {
     };
     let head = "INSERT INTO annals.log_head VALUES (0, 0, 0, 0, '\\x00', 0, false, NULL)
                 ON CONFLICT (shard) DO UPDATE SET next_offset = 0";
-    let (own, others) = (
-        checkpoint("projection/orders/1"),
-        checkpoint("process/checkout"),
-    );
+    let (own, others) = (checkpoint("projection/orders/1"), checkpoint("process/checkout"));
     let (indexer, audit) = (checkpoint("indexer"), checkpoint("audit"));
-    let key = "INSERT INTO annals.subject_key (data_subject, wrapped_key) VALUES (gen_random_uuid(), '\\x00')";
+    let key =
+        "INSERT INTO annals.subject_key (data_subject, wrapped_key) VALUES (gen_random_uuid(), '\\x00')";
     let erase = "UPDATE annals.subject_key SET wrapped_key = NULL, destroyed_at = now()";
     let (outbox, schema) = (
         "DELETE FROM annals.process_outbox",
@@ -107,17 +103,11 @@ async fn each_role_does_its_work_and_no_more() {
             .await
             .unwrap();
         for sql in all {
-            let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-                .execute(&pool)
-                .await;
+            let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await;
             match done.map_err(Error::from) {
                 Ok(_) => assert!(allowed.contains(&sql), "{role} may {sql}"),
                 Err(error) => {
-                    assert_eq!(
-                        error.class(),
-                        &ErrorClass::Privilege,
-                        "{role}: {sql}: {error}"
-                    );
+                    assert_eq!(error.class(), &ErrorClass::Privilege, "{role}: {sql}: {error}");
                     assert!(!allowed.contains(&sql), "{role} may not {sql}: {error}");
                 }
             }
@@ -147,11 +137,7 @@ async fn a_member_of_its_group_alone_has_nothing_in_excess() {
     {
         let login = Login::create(&database, role).await;
         let pool = login.pool(&database).await;
-        assert_eq!(
-            check_least_privilege(&pool, role).await.unwrap(),
-            [],
-            "{role}"
-        );
+        assert_eq!(check_least_privilege(&pool, role).await.unwrap(), [], "{role}");
         pool.close().await;
         login.drop().await;
     }
@@ -163,9 +149,7 @@ async fn finds_out_a_login_that_may_do_more() {
         return;
     };
     let owner = database.pool().await;
-    let superuser = check_least_privilege(&owner, DatabaseRole::Query)
-        .await
-        .unwrap();
+    let superuser = check_least_privilege(&owner, DatabaseRole::Query).await.unwrap();
     assert_eq!(superuser, [Excess::Superuser]);
     if !trusting(&database) {
         return;
@@ -173,11 +157,7 @@ async fn finds_out_a_login_that_may_do_more() {
     let login = Login::create(&database, DatabaseRole::Query).await;
     let name = &login.name;
     run(&owner, format!("GRANT INSERT ON annals.journal TO {name}")).await;
-    run(
-        &owner,
-        format!("GRANT UPDATE (error) ON annals.parked TO {name}"),
-    )
-    .await;
+    run(&owner, format!("GRANT UPDATE (error) ON annals.parked TO {name}")).await;
     run(
         &owner,
         format!("GRANT annals_command TO {name}; ALTER ROLE {name} CREATEDB"),
@@ -190,9 +170,7 @@ async fn finds_out_a_login_that_may_do_more() {
     )
     .await;
     let pool = login.pool(&database).await;
-    let found = check_least_privilege(&pool, DatabaseRole::Query)
-        .await
-        .unwrap();
+    let found = check_least_privilege(&pool, DatabaseRole::Query).await.unwrap();
     let table = |table: &str, privilege: &str| Excess::Table {
         table: format!("annals.{table}"),
         privilege: privilege.to_owned(),
@@ -295,4 +273,43 @@ async fn readers_see_what_the_projector_makes_once_it_is_shared() {
         .unwrap_err()
         .into();
     assert_eq!(refused.class(), &ErrorClass::Privilege);
+}
+
+#[tokio::test]
+async fn the_migrator_needs_the_database_and_createrole_and_no_superuser() {
+    let Some(database) = TestDatabase::create_empty().await else {
+        return;
+    };
+    if !trusting(&database) {
+        return;
+    }
+    let login = Login::create(&database, DatabaseRole::Migrator).await;
+    let (name, base) = (&login.name, database.name());
+    run(
+        &login.owner,
+        format!("ALTER ROLE {name} CREATEROLE; ALTER DATABASE {base} OWNER TO {name}"),
+    )
+    .await;
+    let pool = login.pool(&database).await;
+    migrate::up(&pool).await.unwrap();
+    assert_eq!(
+        check_least_privilege(&pool, DatabaseRole::Migrator)
+            .await
+            .unwrap(),
+        []
+    );
+    // What the groups may do does not depend on who granted it.
+    let mut settings = PoolSettings::new(database.url(), "annals-test");
+    settings.role = Some("annals_query".to_owned());
+    let query = settings.connect().await.unwrap();
+    sqlx::query("SELECT annals.keep_node('n', 'u', '{}', interval '1 s')")
+        .execute(&query)
+        .await
+        .unwrap();
+    query.close().await;
+    migrate::down_to(&pool, 0).await.unwrap();
+    migrate::up(&pool).await.unwrap();
+    pool.close().await;
+    run(&login.owner, format!("ALTER DATABASE {base} OWNER TO postgres")).await;
+    login.drop().await;
 }
