@@ -11,6 +11,7 @@ pub mod reader;
 mod recent;
 mod store;
 pub mod testing;
+pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use log::{
