@@ -115,14 +115,10 @@ fn check_names(aggregate: &AggregateType, category: &'static str) -> Result<(), 
     if let Err(error) = Category::try_from(category) {
         return wrong(format!("its category: {error}"));
     }
-    if !aggregate
-        .resource
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
-    {
+    let resource = aggregate.resource;
+    if Category::try_from(resource).is_err() {
         return wrong(format!(
-            "its resource `{}` must be of a-z, 0-9 and _",
-            aggregate.resource
+            "its resource `{resource}` must be of a-z, 0-9 and _, beginning with a letter"
         ));
     }
     if let Some(name) = aggregate

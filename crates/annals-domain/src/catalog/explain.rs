@@ -30,7 +30,7 @@ pub(super) fn violations(registered: &RegisteredCommand, body: &[u8], error: &Re
             .iter()
             .flat_map(|validator| validator.iter_errors(&value))
         {
-            explain(&error, &mut found);
+            explain(&error, &value, &mut found);
             if found.len() >= MAX_VIOLATIONS {
                 break;
             }
@@ -58,13 +58,24 @@ fn unexplained(error: &ReadError) -> Violation {
     Violation::at("", format!("{what} (line {line}, column {column})"))
 }
 
-fn explain(error: &ValidationError<'_>, found: &mut Vec<Violation>) {
+fn explain(error: &ValidationError<'_>, body: &Value, found: &mut Vec<Violation>) {
     let pointer = error.instance_path().as_str();
     match error.kind() {
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             found.extend(unexpected.iter().map(|name| unknown_field(pointer, name)));
         }
-        Kind::AnyOf { context } | Kind::OneOfNotValid { context } => alternatives(pointer, context, found),
+        Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
+            alternatives(pointer, context, body, found)
+        }
+        // An object that may have no field at all; the validator does not say which it has.
+        Kind::FalseSchema if error.schema_path().as_str().ends_with("/additionalProperties") => {
+            let fields = body
+                .pointer(pointer)
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten();
+            found.extend(fields.map(|(name, _)| unknown_field(pointer, name)));
+        }
         kind => found.push(Violation::at(pointer, words(kind))),
     }
 }
@@ -77,12 +88,17 @@ fn unknown_field(pointer: &str, name: &str) -> Violation {
 }
 
 /// Of several forms the one that was meant: all others fail at the value itself or at a tag within it.
-fn alternatives(pointer: &str, forms: &[Vec<ValidationError<'static>>], found: &mut Vec<Violation>) {
+fn alternatives(
+    pointer: &str,
+    forms: &[Vec<ValidationError<'static>>],
+    body: &Value,
+    found: &mut Vec<Violation>,
+) {
     let mut meant = forms
         .iter()
         .filter(|errors| !errors.iter().any(|error| is_other_form(pointer, error)));
     if let (Some(errors), None) = (meant.next(), meant.next()) {
-        return errors.iter().for_each(|error| explain(error, found));
+        return errors.iter().for_each(|error| explain(error, body, found));
     }
     let mut allowed: Vec<String> = Vec::new();
     let mut place = None;

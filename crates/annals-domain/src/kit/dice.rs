@@ -44,7 +44,7 @@ impl Dice {
     /// If `n` is 0.
     pub fn one_in(&mut self, n: u32) -> bool {
         assert!(n > 0, "once in none is never");
-        self.bits() % u64::from(n) == 0
+        self.bits().is_multiple_of(u64::from(n))
     }
 
     /// One of these.
