@@ -4,11 +4,14 @@
 //! *Invariant:* no other crate names rdkafka, or the tables `journal`, `log_meta`, `log_head`, `snapshot` and `checkpoint`.
 
 mod checkpoint;
+mod kafka;
 mod log;
 pub mod reader;
+mod recent;
 mod store;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use kafka::{BearerToken, KafkaError, KafkaLog, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
