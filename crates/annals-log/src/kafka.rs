@@ -199,6 +199,11 @@ impl KafkaLog {
         &self.topic
     }
 
+    /// Starts a producer ahead of the first append, which else takes a second. For nodes that will append.
+    pub fn warm_up(&self) {
+        self.appends.warm_up();
+    }
+
     /// Gives up what is under way (`Unknown`), and waits until every thread of this log has ended.
     pub async fn close(self) {
         let threads = self.stop();

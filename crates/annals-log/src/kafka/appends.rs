@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 use annals_record::record::{Meta, Record};
 use annals_record::{Shard, ShardCount};
 
+use rdkafka::error::KafkaResult;
+
 use super::client::unavailable;
 use super::instances::{InstanceId, Instances, Route};
 use super::producer::Instance;
@@ -29,6 +31,8 @@ pub(super) struct Appends {
 struct Producers {
     instances: Instances,
     running: BTreeMap<InstanceId, Arc<Instance>>,
+    /// Started ahead: librdkafka needs a second until a new client may send.
+    spare: Option<(InstanceId, Arc<Instance>)>,
     threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
@@ -40,6 +44,7 @@ impl Appends {
             producers: Mutex::new(Producers {
                 instances: Instances::new(settings.producers, settings.producers_max),
                 running: BTreeMap::new(),
+                spare: None,
                 threads: Vec::new(),
                 closed: false,
             }),
@@ -126,24 +131,17 @@ impl Appends {
                 (instance, start)
             }
         };
-        if start {
-            return self.start(&mut producers, id);
+        if !start {
+            return producers.running.get(&id).cloned().ok_or_else(lost);
         }
-        producers.running.get(&id).cloned().ok_or_else(lost)
-    }
-
-    fn start(&self, producers: &mut Producers, id: InstanceId) -> Result<Arc<Instance>, Appended> {
-        let this = Weak::clone(&self.this);
-        let on_fatal = Box::new(move |id| {
-            if let Some(this) = this.upgrade() {
-                this.lose(id);
-            }
-        });
-        match Instance::start(&self.settings, &self.topic, id, on_fatal) {
-            Ok((instance, thread)) => {
-                producers.threads.retain(|thread| !thread.is_finished());
-                producers.threads.push(thread);
+        let started = match producers.spare.take_if(|(spare, _)| *spare == id) {
+            Some((_, instance)) => Ok(instance),
+            None => self.start(&mut producers, id),
+        };
+        match started {
+            Ok(instance) => {
                 producers.running.insert(id, Arc::clone(&instance));
+                self.start_spare(&mut producers);
                 Ok(instance)
             }
             Err(error) => {
@@ -156,10 +154,49 @@ impl Appends {
         }
     }
 
+    /// Has a producer ready for the first append, which else takes a second.
+    pub(super) fn warm_up(&self) {
+        let mut producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !producers.closed {
+            self.start_spare(&mut producers);
+        }
+    }
+
+    fn start_spare(&self, producers: &mut Producers) {
+        let wanted = producers.instances.spare();
+        if producers.spare.as_ref().map(|(id, _)| *id) == wanted {
+            return;
+        }
+        if let Some((_, instance)) = producers.spare.take() {
+            instance.retire();
+        }
+        let Some(id) = wanted else { return };
+        match self.start(producers, id) {
+            Ok(instance) => producers.spare = Some((id, instance)),
+            Err(error) => tracing::warn!(%error, "cannot start a producer ahead"),
+        }
+    }
+
+    fn start(&self, producers: &mut Producers, id: InstanceId) -> KafkaResult<Arc<Instance>> {
+        let this = Weak::clone(&self.this);
+        let on_fatal = Box::new(move |id| {
+            if let Some(this) = this.upgrade() {
+                this.lose(id);
+            }
+        });
+        let (instance, thread) = Instance::start(&self.settings, &self.topic, id, on_fatal)?;
+        producers.threads.retain(|thread| !thread.is_finished());
+        producers.threads.push(thread);
+        Ok(instance)
+    }
+
     fn lose(&self, id: InstanceId) {
         let mut producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
         producers.instances.lose(id);
         if let Some(instance) = producers.running.remove(&id) {
+            instance.retire();
+        }
+        if let Some((_, instance)) = producers.spare.take_if(|(spare, _)| *spare == id) {
             instance.retire();
         }
     }
@@ -169,6 +206,9 @@ impl Appends {
         let mut producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
         producers.closed = true;
         for instance in std::mem::take(&mut producers.running).into_values() {
+            instance.retire();
+        }
+        if let Some((_, instance)) = producers.spare.take() {
             instance.retire();
         }
         std::mem::take(&mut producers.threads)

@@ -94,7 +94,14 @@ impl Instances {
         true
     }
 
+    /// The number of the next instance, if one more may be kept ready for it: not at the maximum, where one would
+    /// have to be emptied first.
+    pub(super) fn spare(&self) -> Option<InstanceId> {
+        (self.live.len() < self.max).then_some(InstanceId(self.next))
+    }
+
     /// All that run.
+    #[cfg(test)]
     pub(super) fn live(&self) -> impl Iterator<Item = InstanceId> + '_ {
         self.live.keys().copied()
     }
@@ -224,6 +231,17 @@ mod tests {
         assert_eq!(all.route(shard(4), false), Route::Lost);
         assert_eq!(through(all.route(shard(1), false)).0, 1);
         assert_eq!(through(all.route(shard(2), true)).0, 2);
+    }
+
+    #[test]
+    fn the_spare_is_the_next_one_to_be_started() {
+        let mut all = Instances::new(1, 2);
+        assert_eq!(all.spare(), Some(InstanceId(0)));
+        assert_eq!(through(all.route(shard(0), true)), (0, true, vec![]));
+        all.route(shard(1), true);
+        assert_eq!(all.spare(), Some(InstanceId(1)));
+        assert_eq!(through(all.route(shard(1), true)), (1, true, vec![]));
+        assert_eq!(all.spare(), None);
     }
 
     #[test]

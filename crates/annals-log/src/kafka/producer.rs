@@ -24,6 +24,8 @@ use crate::{Appended, LogError};
 
 /// How often a thread looks whether it shall end. Deliveries do not wait for it.
 const TICK: Duration = Duration::from_millis(50);
+/// How long a new instance looks for its topic before it serves deliveries, which cannot come earlier anyway.
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 /// How long a retired instance may take to give back what it was purged of.
 const PURGE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -126,6 +128,7 @@ impl Instance {
     fn run(&self, id: InstanceId, on_fatal: OnFatal) {
         let mut on_fatal = Some(on_fatal);
         gauge!(names::PRODUCERS).increment(1.0);
+        self.connect();
         while !self.stopping.load(Ordering::Acquire) {
             // It takes the whole time, but serves each delivery as it comes.
             self.producer.poll(TICK);
@@ -145,6 +148,19 @@ impl Instance {
             left = left.saturating_sub(Duration::from_millis(10));
         }
         gauge!(names::PRODUCERS).decrement(1.0);
+    }
+}
+
+impl Instance {
+    /// Finds the topic's leaders ahead of the first append. Nothing depends on it.
+    fn connect(&self) {
+        if let Err(error) = self
+            .producer
+            .client()
+            .fetch_metadata(Some(&self.topic), CONNECT_LIMIT)
+        {
+            tracing::debug!(%error, "a producer has not found its topic yet");
+        }
     }
 }
 
