@@ -7,6 +7,7 @@ mod checkpoint;
 mod log;
 pub mod reader;
 mod store;
+pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use log::{
