@@ -3,6 +3,9 @@
 
 mod log {
     mod checkpoint;
+    mod conformance;
     mod domain;
+    mod postgres;
     mod reader;
+    mod streams;
 }
