@@ -5,6 +5,7 @@
 
 mod checkpoint;
 pub mod conformance;
+mod kafka;
 mod log;
 mod memory;
 pub mod metrics;
@@ -16,6 +17,7 @@ pub mod testing;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use kafka::{BearerToken, KafkaError, KafkaLog, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
