@@ -5,6 +5,7 @@
 
 mod checkpoint;
 pub mod conformance;
+pub mod faulty;
 mod kafka;
 mod log;
 mod memory;

@@ -5,6 +5,7 @@ mod log {
     mod checkpoint;
     mod conformance;
     mod domain;
+    mod faulty;
     mod postgres;
     mod reader;
     mod streams;
