@@ -13,5 +13,7 @@ mod people;
 mod policy;
 #[path = "auth/sealing.rs"]
 mod sealing;
+#[path = "auth/security.rs"]
+mod security;
 #[path = "auth/token.rs"]
 mod token;

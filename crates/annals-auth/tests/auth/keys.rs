@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annals_auth::seal::{SealedValue, SubjectSealer};
 use annals_auth::subject::CACHED_KEYS;
-use annals_auth::{KeyError, KeyRing, Opened, Opener, SubjectKey, SubjectKeys};
+use annals_auth::{KeyError, KeyRing, Opened, Opener, SubjectKeys};
 use annals_domain::personal::Sealer;
 use annals_domain::{Ambient, DataSubject, Fixed};
 use annals_store::testing::TestDatabase;
@@ -184,15 +184,16 @@ async fn rewrapping_keeps_keys_and_ends_the_old_key_encryption_key() {
     let second = seal(&keys, &world.ambient, "person-2", "2").await.unwrap();
     keys.destroy(&subject("person-2")).await.unwrap();
     let old = std::fs::read(world.kek()).unwrap();
-    std::fs::write(world.kek(), [[9; 32].as_slice(), &old].concat()).unwrap();
-    let both = KeyRing::open(&world.kek()).unwrap();
-    assert_eq!(keys.rewrap(both).await.unwrap(), 2, "the app's and one other");
-    std::fs::write(world.kek(), [9; 32]).unwrap();
+    KeyRing::add(&world.kek()).unwrap();
+    keys.use_ring(KeyRing::open(&world.kek()).unwrap());
+    assert_eq!(keys.rewrap().await.unwrap(), 0, "known, not yet used");
+    keys.use_ring(KeyRing::promote(&world.kek()).unwrap());
+    assert_eq!(keys.rewrap().await.unwrap(), 2, "the app's and one other");
+    KeyRing::retire(&world.kek()).unwrap();
+    assert_eq!(std::fs::read(world.kek()).unwrap().len(), 32);
+    assert_ne!(std::fs::read(world.kek()).unwrap(), old);
     let after = world.keys();
-    assert_eq!(
-        after.rewrap(KeyRing::open(&world.kek()).unwrap()).await.unwrap(),
-        0
-    );
+    assert_eq!(after.rewrap().await.unwrap(), 0);
     let opened = Opener::new(after.clone())
         .open_many(&[&first, &second])
         .await
