@@ -215,6 +215,30 @@ async fn critical_headers_and_keys_inside_tokens_are_not_believed() {
 }
 
 #[tokio::test]
+async fn keys_that_say_they_are_for_something_else_are_passed_over() {
+    for (member, value, usable) in [
+        ("use", "enc", false),
+        ("use", "sig", true),
+        ("alg", "ES256", false),
+        ("alg", "EdDSA", true),
+        ("crv", "Ed448", false),
+        ("x", "AAAA", false),
+    ] {
+        let (forge, other) = (Forge::ed("a"), Forge::ed("other"));
+        let mut set = jwks(&[&forge, &other]);
+        set["keys"][0][member] = value.into();
+        let keys = Keys::of(&set);
+        let verifier = keys.verifier(clock().0);
+        let found = verifier.verify(&forge.token(&claims())).await;
+        assert_eq!(found.is_ok(), usable, "{member} {value}");
+        assert!(
+            verifier.verify(&other.token(&claims())).await.is_ok(),
+            "{member} {value}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_remembered_token_ends_when_it_expires() {
     let forge = Forge::ed("a");
     let keys = Keys::of(&jwks(&[&forge]));
