@@ -23,6 +23,7 @@ pub(crate) struct Register {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Flag {
     erased: bool,
 }
