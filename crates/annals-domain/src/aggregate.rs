@@ -87,7 +87,7 @@ impl<T> State for T where
 
 /// What `decide` may know beside state and command.
 #[derive(Debug)]
-pub struct Context<'a, A: Aggregate + ?Sized> {
+pub struct Context<'a, A: Aggregate> {
     key: &'a A::Key,
     time: DateTime<Utc>,
     version: Version,

@@ -15,6 +15,7 @@ mod answer;
 pub mod catalog;
 mod constrained;
 mod effect;
+mod keys;
 pub mod kit;
 pub mod personal;
 mod process;
@@ -39,9 +40,4 @@ pub use request::{Caller, CommandRequest, Permission, Precondition};
 pub use retry::{Backoff, Retry};
 
 #[doc(hidden)]
-pub mod __private {
-    //! What the derive macros name in the code that they write.
-    pub use schemars;
-    pub use serde;
-    pub use serde_json;
-}
+pub mod __private;

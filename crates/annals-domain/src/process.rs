@@ -65,6 +65,10 @@ impl<K: AggregateKey> ProcessId for K {
 
 /// What a process reacts to: an enum with one variant an aggregate (`Outcome<A>`), and one a timer
 /// (`#[input(timer)]`, holding the id). Derive it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not what a process reacts to",
+    label = "add `#[derive(annals::Input)]`"
+)]
 pub trait Input: fmt::Debug + Sized + Send + 'static {
     /// The categories whose records are read.
     const CATEGORIES: &'static [&'static str];
@@ -111,6 +115,9 @@ pub struct Outcome<A: Aggregate> {
 }
 
 impl<A: Aggregate> Outcome<A> {
+    /// The category of the records that it is read from.
+    pub const CATEGORY: &'static str = A::CATEGORY;
+
     /// Reads a record of `A`'s category.
     ///
     /// # Errors
