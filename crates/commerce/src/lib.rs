@@ -8,6 +8,8 @@
 //! *Invariant:* nothing in the aggregates and in the process reads a clock, a setting or the world outside.
 
 pub mod customer;
+#[cfg(test)]
+mod fixture;
 pub mod limits;
 pub mod money;
 pub mod order;
