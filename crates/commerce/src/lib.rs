@@ -4,12 +4,16 @@
 //! |---|---|
 //! | [`limits`], [`money`] | values with their limits |
 //! | [`product`], [`customer`], [`order`], [`payment`] | the four aggregates: rules without I/O |
+//! | [`checkout`] | the process that ties them together |
+//! | [`gateway`] | what the checkout asks of the payment gateway, and the place where a way to it is put in |
 //!
 //! *Invariant:* nothing in the aggregates and in the process reads a clock, a setting or the world outside.
 
+pub mod checkout;
 pub mod customer;
 #[cfg(test)]
 mod fixture;
+pub mod gateway;
 pub mod limits;
 pub mod money;
 pub mod order;
