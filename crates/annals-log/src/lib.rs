@@ -5,13 +5,20 @@
 
 mod checkpoint;
 mod log;
+mod memory;
+pub mod metrics;
 pub mod reader;
+mod recent;
 mod store;
+pub mod testing;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
-pub use reader::{Accepted, Actor, Batch, DecodedEvent, Entry};
+pub use memory::{MemoryLog, MemoryStore, Plays};
+pub use reader::{
+    Accepted, Actor, Batch, DecodedEvent, Entry, HaltReason, Halted, ReaderError, ReaderSettings, ShardReader,
+};
 pub use store::{KeyTrail, LoadRequest, Loaded, Snapshot, StoreError, StreamStore};

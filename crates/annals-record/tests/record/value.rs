@@ -24,7 +24,7 @@ fn write(
     causation: Option<&str>,
 ) -> String {
     let stream: StreamId = "order-1".parse().unwrap();
-    let roles = ["clerk".to_owned(), "auditor".to_owned()];
+    let roles = ["clerk".into(), "auditor".into()];
     let data = raw(r#"{"b":1.50,"a":[ ]}"#);
     let value = EntryValue {
         stream: &stream,
