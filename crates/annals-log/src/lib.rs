@@ -4,6 +4,7 @@
 //! *Invariant:* no other crate names rdkafka, or the tables `journal`, `log_meta`, `log_head`, `snapshot` and `checkpoint`.
 
 mod checkpoint;
+mod kafka;
 mod log;
 mod memory;
 pub mod metrics;
@@ -14,6 +15,7 @@ pub mod testing;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use kafka::{BearerToken, KafkaError, KafkaLog, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
