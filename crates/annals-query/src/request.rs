@@ -367,3 +367,13 @@ impl Digest {
         fingerprint
     }
 }
+
+impl Prepared {
+    /// Makes it a later page, behind a row that need not be there: for looking at plans.
+    pub(crate) fn begin_behind_something(&mut self) {
+        if let Selection::Page(page) = &mut self.selection {
+            let value = |&at: &usize| Some(crate::check::some_value(self.resource.columns[at].ty).to_owned());
+            page.after = Some(page.order.columns.iter().map(value).collect());
+        }
+    }
+}
