@@ -177,6 +177,19 @@ impl Checkpoint {
         }
     }
 
+    /// Forgets every checkpoint of `reader`, in the caller's transaction: what it had folded is being thrown away.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn forget(connection: &mut PgConnection, reader: &str) -> Result<u64, CheckpointError> {
+        let done = sqlx::query("DELETE FROM annals.checkpoint WHERE reader = $1")
+            .bind(reader)
+            .execute(connection)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let (head, last_hash) = head_of_row(row)?;
         Ok(Self {

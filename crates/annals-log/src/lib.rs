@@ -8,11 +8,14 @@
 extern crate self as annals_log;
 
 mod checkpoint;
+pub mod conformance;
+pub mod faulty;
 pub mod indexer;
 mod kafka;
 mod log;
 mod memory;
 pub mod metrics;
+pub mod postgres;
 pub mod reader;
 mod recent;
 mod store;
@@ -26,6 +29,9 @@ pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
 pub use memory::{MemoryLog, MemoryStore, Plays};
+pub use postgres::{
+    JournalHead, LogIdentity, PgStreamStore, PostgresLog, PostgresSettings, PostgresTask, Wakes,
+};
 pub use reader::{
     Accepted, Actor, Batch, DecodedEvent, Entry, HaltReason, Halted, ReaderError, ReaderSettings, ShardReader,
 };

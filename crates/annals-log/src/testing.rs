@@ -248,7 +248,7 @@ fn entry_value(stream: &StreamId, outcome: OutcomeValue<'_>, data: &str) -> byte
             fingerprint: Fingerprint::new(hash::sha256(stream.as_str().as_bytes())),
             actor: ActorValue {
                 sub: "someone",
-                roles: &["clerk".to_owned()],
+                roles: &["clerk".into()],
             },
             data: &data,
         },

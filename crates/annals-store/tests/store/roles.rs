@@ -201,9 +201,11 @@ async fn a_grant_to_the_group_itself_that_breaks_a_rule_is_found_out() {
     let owner = database.pool().await;
     run(&owner, "GRANT DELETE ON annals.journal TO annals_command").await;
     run(&owner, "GRANT INSERT ON annals.timer TO annals_query").await;
+    run(&owner, "GRANT INSERT ON annals.journal TO annals_projector").await;
     for (role, table, privilege) in [
         (DatabaseRole::Command, "annals.journal", "DELETE"),
         (DatabaseRole::Query, "annals.timer", "INSERT"),
+        (DatabaseRole::Projector, "annals.journal", "INSERT"),
     ] {
         let login = Login::create(&database, role).await;
         let pool = login.pool(&database).await;
