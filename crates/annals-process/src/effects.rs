@@ -52,8 +52,15 @@ struct Breaker {
 impl Effects {
     /// These effects.
     pub fn new(effects: impl IntoIterator<Item = AnyEffect>, settings: EffectSettings) -> Self {
-        let by_name = effects.into_iter().map(|effect| (effect.name(), effect)).collect();
-        Self { by_name: Arc::new(by_name), breakers: Arc::default(), settings }
+        let by_name = effects
+            .into_iter()
+            .map(|effect| (effect.name(), effect))
+            .collect();
+        Self {
+            by_name: Arc::new(by_name),
+            breakers: Arc::default(),
+            settings,
+        }
     }
 
     /// Asks once, unless the target's breaker is open or the target is not allowed.
@@ -63,20 +70,39 @@ impl Effects {
         payload: &RawValue,
         key: &str,
     ) -> Result<Option<SendCommand>, EffectError> {
-        let never = |message: String| EffectError { retry: Retry::Never, message };
-        let effect = self.by_name.get(name).ok_or_else(|| never(format!("no effect `{name}` is registered")))?;
+        let never = |message: String| EffectError {
+            retry: Retry::Never,
+            message,
+        };
+        let effect = self
+            .by_name
+            .get(name)
+            .ok_or_else(|| never(format!("no effect `{name}` is registered")))?;
         let target = effect.target(payload).map_err(|error| never(error.to_string()))?;
-        if self.settings.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&target)) {
-            return Err(never(format!("the target `{target}` is not allowed: add it to process.effect_targets")));
+        if self
+            .settings
+            .allowed
+            .as_ref()
+            .is_some_and(|allowed| !allowed.contains(&target))
+        {
+            return Err(never(format!(
+                "the target `{target}` is not allowed: add it to process.effect_targets"
+            )));
         }
         if self.is_open(&target) {
             let message = format!("`{target}` failed too often; its circuit breaker is open");
-            return Err(EffectError { retry: Retry::Later, message });
+            return Err(EffectError {
+                retry: Retry::Later,
+                message,
+            });
         }
         let attempt = tokio::time::timeout(self.settings.timeout, effect.perform(payload, key)).await;
         let result = attempt.unwrap_or_else(|_| {
             let message = format!("`{target}` did not answer within {:?}", self.settings.timeout);
-            Err(EffectError { retry: Retry::Unknown, message })
+            Err(EffectError {
+                retry: Retry::Unknown,
+                message,
+            })
         });
         self.note(&target, result.is_ok());
         result
@@ -84,7 +110,9 @@ impl Effects {
 
     fn is_open(&self, target: &str) -> bool {
         let mut breakers = self.breakers.lock().expect("nobody panics while holding it");
-        let Some(breaker) = breakers.get_mut(target) else { return false };
+        let Some(breaker) = breakers.get_mut(target) else {
+            return false;
+        };
         match breaker.open_until {
             Some(until) if Instant::now() < until => true,
             Some(_) => {
@@ -106,7 +134,10 @@ impl Effects {
         breaker.failures = breaker.failures.saturating_add(1);
         if breaker.failures == self.settings.breaker_failures {
             metrics::breaker_opened();
-            tracing::warn!(target_host = target, "an effect's target failed too often: its circuit breaker opens");
+            tracing::warn!(
+                target_host = target,
+                "an effect's target failed too often: its circuit breaker opens"
+            );
         }
         if breaker.failures >= self.settings.breaker_failures {
             breaker.open_until = Some(Instant::now() + self.settings.breaker_open);

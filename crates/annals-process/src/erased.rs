@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use annals_domain::{
-    Actions, Effect, EffectError, EffectFuture, Input, Process, ProcessContext, ProcessId, ReadError, RecordView,
-    Retry,
+    Actions, Effect, EffectError, EffectFuture, Input, Process, ProcessContext, ProcessId, ReadError,
+    RecordView, Retry,
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -86,7 +86,10 @@ struct Typed<P: Process> {
 
 /// Erases a process.
 pub fn process<P: Process>(settings: P::Settings) -> AnyProcess {
-    Arc::new(Typed::<P> { settings, process: PhantomData })
+    Arc::new(Typed::<P> {
+        settings,
+        process: PhantomData,
+    })
 }
 
 impl<P: Process> ErasedProcess for Typed<P> {
@@ -99,7 +102,9 @@ impl<P: Process> ErasedProcess for Typed<P> {
     }
 
     fn of_record(&self, record: &RecordView<'_>) -> Result<Option<(String, AnyInput)>, ReadError> {
-        let Some(input) = P::Input::from_record(record)? else { return Ok(None) };
+        let Some(input) = P::Input::from_record(record)? else {
+            return Ok(None);
+        };
         Ok(P::instance(&input).map(|id| (id.to_text(), Box::new(input) as AnyInput)))
     }
 
@@ -116,9 +121,22 @@ impl<P: Process> ErasedProcess for Typed<P> {
     ) -> Result<Reaction, ReactError> {
         let id = P::Id::from_text(instance).ok_or_else(|| ReactError::Id(instance.to_owned()))?;
         let mut process: P = state.map(serde_json::from_slice).transpose()?.unwrap_or_default();
-        let input = input.downcast_ref::<P::Input>().expect("an input meets only its own process");
-        let actions = process.react(input, &ProcessContext { id: &id, time, settings: &self.settings });
-        Ok(Reaction { state: serde_json::to_vec(&process)?, step: process.step(), actions })
+        let input = input
+            .downcast_ref::<P::Input>()
+            .expect("an input meets only its own process");
+        let actions = process.react(
+            input,
+            &ProcessContext {
+                id: &id,
+                time,
+                settings: &self.settings,
+            },
+        );
+        Ok(Reaction {
+            state: serde_json::to_vec(&process)?,
+            step: process.step(),
+            actions,
+        })
     }
 }
 

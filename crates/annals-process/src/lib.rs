@@ -5,7 +5,8 @@
 //! through the outbox, and what came of it is read from the log, never from the answer to the call.
 //!
 //! Read in this order: [`erased`] (a process and its effects behind a vtable), `outbox` (the rows, and the rules of
-//! when one is sent), `runner` (the loop that reads, reacts and keeps), `sender` (commands), `performer` (effects).
+//! when one is sent), `react` (a batch without I/O),
+//! `runner` (the loop that reads, reacts and keeps), `sender` (commands and effects on their way).
 //!
 //! *Invariant:* no other crate names the tables `process_instance`, `process_outbox` and `timer`.
 //! *Invariant:* commands go through [`CommandSender`], which is the same way that everybody's commands take.
@@ -15,7 +16,6 @@ mod effects;
 pub mod erased;
 mod metrics;
 mod outbox;
-mod performer;
 mod react;
 mod runner;
 mod sender;

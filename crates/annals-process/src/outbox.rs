@@ -44,7 +44,11 @@ pub(crate) struct DueTimer {
 
 fn interval(duration: Duration) -> PgInterval {
     let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    PgInterval { months: 0, days: 0, microseconds }
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds,
+    }
 }
 
 fn raw(bytes: &[u8]) -> Result<Box<RawValue>, sqlx::Error> {
@@ -85,7 +89,9 @@ pub(crate) async fn answered(
     .bind(keys)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+        .collect()
 }
 
 /// Lets the next command of each instance and stream go, where none before it is open any more.
@@ -98,7 +104,8 @@ pub(crate) async fn release(
     if after.is_empty() {
         return Ok(Vec::new());
     }
-    let (instances, streams): (Vec<&str>, Vec<&str>) = after.iter().map(|(i, s, _)| (i.as_str(), s.as_str())).unzip();
+    let (instances, streams): (Vec<&str>, Vec<&str>) =
+        after.iter().map(|(i, s, _)| (i.as_str(), s.as_str())).unzip();
     let rows = sqlx::query(
         "WITH a AS (SELECT DISTINCT * FROM UNNEST($2::text[], $3::text[]) AS a(instance, stream)),
               first AS (
@@ -164,13 +171,19 @@ pub(crate) async fn load(
     .fetch_all(connection)
     .await?;
     for row in &rows {
-        let Some(instance) = instances.get_mut(row.try_get::<&str, _>("instance")?) else { continue };
+        let Some(instance) = instances.get_mut(row.try_get::<&str, _>("instance")?) else {
+            continue;
+        };
         instance.last_seq = row.try_get::<Option<i64>, _>("seq")?.unwrap_or(0);
         let streams: Option<Vec<String>> = row.try_get("streams")?;
         instance.busy = streams.unwrap_or_default().into_iter().collect();
         let names: Option<Vec<String>> = row.try_get("names")?;
         let ns: Option<Vec<i64>> = row.try_get("ns")?;
-        instance.timers = names.unwrap_or_default().into_iter().zip(ns.unwrap_or_default()).collect();
+        instance.timers = names
+            .unwrap_or_default()
+            .into_iter()
+            .zip(ns.unwrap_or_default())
+            .collect();
     }
     Ok(instances)
 }
@@ -188,8 +201,16 @@ pub(crate) async fn keep(
     keep_rows(connection, process, changes, deadline).await
 }
 
-async fn keep_instances(connection: &mut PgConnection, process: &str, changes: &Changes) -> Result<(), sqlx::Error> {
-    let kept: Vec<_> = changes.instances.iter().filter(|(_, instance)| instance.state.is_some()).collect();
+async fn keep_instances(
+    connection: &mut PgConnection,
+    process: &str,
+    changes: &Changes,
+) -> Result<(), sqlx::Error> {
+    let kept: Vec<_> = changes
+        .instances
+        .iter()
+        .filter(|(_, instance)| instance.state.is_some())
+        .collect();
     if kept.is_empty() {
         return Ok(());
     }
@@ -209,7 +230,11 @@ async fn keep_instances(connection: &mut PgConnection, process: &str, changes: &
     Ok(())
 }
 
-async fn withdraw(connection: &mut PgConnection, process: &str, changes: &Changes) -> Result<(), sqlx::Error> {
+async fn withdraw(
+    connection: &mut PgConnection,
+    process: &str,
+    changes: &Changes,
+) -> Result<(), sqlx::Error> {
     if changes.withdrawn.is_empty() {
         return Ok(());
     }
@@ -220,23 +245,54 @@ async fn withdraw(connection: &mut PgConnection, process: &str, changes: &Change
            AND o.instance = w.instance AND o.effect = w.effect AND o.seq < w.below",
     )
     .bind(process)
-    .bind(changes.withdrawn.iter().map(|(instance, ..)| instance.as_str()).collect::<Vec<_>>())
-    .bind(changes.withdrawn.iter().map(|(_, effect, _)| *effect).collect::<Vec<_>>())
-    .bind(changes.withdrawn.iter().map(|(.., below)| *below).collect::<Vec<_>>())
+    .bind(
+        changes
+            .withdrawn
+            .iter()
+            .map(|(instance, ..)| instance.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        changes
+            .withdrawn
+            .iter()
+            .map(|(_, effect, _)| *effect)
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        changes
+            .withdrawn
+            .iter()
+            .map(|(.., below)| *below)
+            .collect::<Vec<_>>(),
+    )
     .execute(connection)
     .await?;
     Ok(())
 }
 
-async fn keep_timers(connection: &mut PgConnection, process: &str, changes: &Changes) -> Result<(), sqlx::Error> {
-    let gone: Vec<_> = changes.timers.iter().filter(|(_, timer)| timer.is_none()).map(|(id, _)| id).collect();
+async fn keep_timers(
+    connection: &mut PgConnection,
+    process: &str,
+    changes: &Changes,
+) -> Result<(), sqlx::Error> {
+    let gone: Vec<_> = changes
+        .timers
+        .iter()
+        .filter(|(_, timer)| timer.is_none())
+        .map(|(id, _)| id)
+        .collect();
     if !gone.is_empty() {
         sqlx::query(
             "DELETE FROM annals.timer t USING UNNEST($2::text[], $3::text[]) AS g(instance, name)
              WHERE t.process = $1 AND t.instance = g.instance AND t.name = g.name",
         )
         .bind(process)
-        .bind(gone.iter().map(|(instance, _)| instance.as_str()).collect::<Vec<_>>())
+        .bind(
+            gone.iter()
+                .map(|(instance, _)| instance.as_str())
+                .collect::<Vec<_>>(),
+        )
         .bind(gone.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>())
         .execute(&mut *connection)
         .await?;
@@ -251,7 +307,11 @@ async fn keep_timers(connection: &mut PgConnection, process: &str, changes: &Cha
              SET due_at = EXCLUDED.due_at, n = EXCLUDED.n, waits = NULL",
         )
         .bind(process)
-        .bind(set.iter().map(|timer| timer.instance.as_str()).collect::<Vec<_>>())
+        .bind(
+            set.iter()
+                .map(|timer| timer.instance.as_str())
+                .collect::<Vec<_>>(),
+        )
         .bind(set.iter().map(|timer| timer.name.as_str()).collect::<Vec<_>>())
         .bind(set.iter().map(|timer| timer.due).collect::<Vec<_>>())
         .bind(set.iter().map(|timer| timer.n).collect::<Vec<_>>())
@@ -367,7 +427,11 @@ async fn keep_rows(
 }
 
 /// Timers that are due, those that wait for a shard included.
-pub(crate) async fn due_timers(pool: &PgPool, process: &str, most: i64) -> Result<Vec<DueTimer>, sqlx::Error> {
+pub(crate) async fn due_timers(
+    pool: &PgPool,
+    process: &str,
+    most: i64,
+) -> Result<Vec<DueTimer>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT instance, name, due_at, n, waits::text AS waits FROM annals.timer
          WHERE process = $1 AND due_at <= now() ORDER BY due_at LIMIT $2",
@@ -383,13 +447,18 @@ pub(crate) async fn due_timers(pool: &PgPool, process: &str, most: i64) -> Resul
             due: row.try_get::<DateTime<Utc>, _>("due_at")?,
             n: row.try_get("n")?,
         };
-        Ok(DueTimer { timer, waits: ends(row.try_get("waits")?)? })
+        Ok(DueTimer {
+            timer,
+            waits: ends(row.try_get("waits")?)?,
+        })
     };
     rows.iter().map(read).collect()
 }
 
 fn ends(json: Option<&str>) -> Result<Option<BTreeMap<u32, u64>>, sqlx::Error> {
-    json.map(serde_json::from_str).transpose().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    json.map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 /// Notes up to where each shard must be read before these timers fire.
@@ -405,7 +474,12 @@ pub(crate) async fn timers_wait(
          WHERE t.process = $1 AND t.instance = w.instance AND t.name = w.name AND t.n = w.n",
     )
     .bind(process)
-    .bind(timers.iter().map(|timer| timer.instance.as_str()).collect::<Vec<_>>())
+    .bind(
+        timers
+            .iter()
+            .map(|timer| timer.instance.as_str())
+            .collect::<Vec<_>>(),
+    )
     .bind(timers.iter().map(|timer| timer.name.as_str()).collect::<Vec<_>>())
     .bind(sqlx::types::Json(ends))
     .bind(timers.iter().map(|timer| timer.n).collect::<Vec<_>>())
@@ -432,7 +506,14 @@ pub(crate) async fn late(pool: &PgPool, process: &str, most: i64) -> Result<Vec<
     .bind(most)
     .fetch_all(pool)
     .await?;
-    rows.iter().map(|row| Ok(Late { row: command_row(row)?, until: ends(row.try_get("until")?)? })).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Late {
+                row: command_row(row)?,
+                until: ends(row.try_get("until")?)?,
+            })
+        })
+        .collect()
 }
 
 /// Notes up to where the shard must be read before these are sent again.
@@ -505,7 +586,11 @@ pub(crate) async fn park(
 }
 
 /// Effects that are due, those under way included.
-pub(crate) async fn due_effects(pool: &PgPool, process: &str, most: i64) -> Result<Vec<EffectRow>, sqlx::Error> {
+pub(crate) async fn due_effects(
+    pool: &PgPool,
+    process: &str,
+    most: i64,
+) -> Result<Vec<EffectRow>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT instance, seq, effect, payload, idempotency_key, attempts FROM annals.process_outbox
          WHERE process = $1 AND state = 'pending' AND kind = 'effect' AND due_at <= now()

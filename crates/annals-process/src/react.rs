@@ -34,7 +34,11 @@ impl Cause {
     fn key(&self, process: &str, instance: &str, n: usize) -> String {
         match self {
             Self::Record(id) => format!("{process}:{id}:{n}"),
-            Self::Timer { name, due_ms, n: count } => format!("{process}:{instance}:{name}:{due_ms}:{count}:{n}"),
+            Self::Timer {
+                name,
+                due_ms,
+                n: count,
+            } => format!("{process}:{instance}:{name}:{due_ms}:{count}:{n}"),
         }
     }
 }
@@ -67,7 +71,10 @@ pub(crate) struct NewRow {
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     Command(SendCommand),
-    Effect { name: &'static str, payload: Box<RawValue> },
+    Effect {
+        name: &'static str,
+        payload: Box<RawValue>,
+    },
 }
 
 impl NewRow {
@@ -112,7 +119,10 @@ pub(crate) fn react(
     instances: BTreeMap<String, Instance>,
     stimuli: Vec<Stimulus>,
 ) -> Result<Changes, (String, ReactError)> {
-    let mut changes = Changes { instances, ..Changes::default() };
+    let mut changes = Changes {
+        instances,
+        ..Changes::default()
+    };
     for stimulus in stimuli {
         let instance = changes.instances.entry(stimulus.instance.clone()).or_default();
         let state = instance.state.as_deref();
@@ -130,7 +140,9 @@ pub(crate) fn react(
 impl Changes {
     fn act(&mut self, process: &str, stimulus: &Stimulus, n: usize, action: Action) {
         let name = &stimulus.instance;
-        let Some(instance) = self.instances.get_mut(name) else { return };
+        let Some(instance) = self.instances.get_mut(name) else {
+            return;
+        };
         match action {
             Action::Send(command) => {
                 let stream = format!("{}-{}", command.category, command.key);
@@ -138,13 +150,27 @@ impl Changes {
                 self.push(process, stimulus, n, What::Command(command), now);
             }
             Action::Perform { effect, payload } => {
-                self.push(process, stimulus, n, What::Effect { name: effect, payload }, true);
+                self.push(
+                    process,
+                    stimulus,
+                    n,
+                    What::Effect {
+                        name: effect,
+                        payload,
+                    },
+                    true,
+                );
             }
             Action::Wake { timer, after } => {
                 let count = instance.timers.entry(timer.to_owned()).or_default();
                 *count += 1;
                 let due = stimulus.time + after;
-                let new = NewTimer { instance: name.clone(), name: timer.to_owned(), due, n: *count };
+                let new = NewTimer {
+                    instance: name.clone(),
+                    name: timer.to_owned(),
+                    due,
+                    n: *count,
+                };
                 self.timers.insert((name.clone(), timer.to_owned()), Some(new));
             }
             Action::WithdrawTimer(timer) => {
@@ -168,15 +194,27 @@ impl Changes {
     }
 
     fn push_row(&mut self, name: &str, what: What, key: String, now: bool) {
-        let Some(instance) = self.instances.get_mut(name) else { return };
+        let Some(instance) = self.instances.get_mut(name) else {
+            return;
+        };
         instance.last_seq += 1;
-        self.rows.push(NewRow { instance: name.to_owned(), seq: instance.last_seq, what, key, now });
+        self.rows.push(NewRow {
+            instance: name.to_owned(),
+            seq: instance.last_seq,
+            what,
+            key,
+            now,
+        });
     }
 
     /// An effect's answer goes out as a command of its instance.
     pub(crate) fn answer(&mut self, name: &str, command: SendCommand, effect_key: &str) {
-        let Some(instance) = self.instances.get_mut(name) else { return };
-        let now = instance.busy.insert(format!("{}-{}", command.category, command.key));
+        let Some(instance) = self.instances.get_mut(name) else {
+            return;
+        };
+        let now = instance
+            .busy
+            .insert(format!("{}-{}", command.category, command.key));
         self.push_row(name, What::Command(command), format!("{effect_key}:answer"), now);
     }
 }
