@@ -9,7 +9,7 @@ mod batch;
 mod durability;
 mod follower;
 mod identity;
-mod row;
+pub(crate) mod row;
 mod snapshot;
 mod streams;
 

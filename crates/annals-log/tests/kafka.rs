@@ -9,6 +9,7 @@
 
 mod kafka {
     mod broker;
+    mod conformance;
     mod indexer;
     mod log;
     mod settings;
