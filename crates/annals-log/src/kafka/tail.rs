@@ -202,10 +202,14 @@ impl Tail {
         for (shard, followed) in all.iter_mut().filter(|(_, followed)| !followed.assigned) {
             let assigned =
                 at(&self.topic, *shard, followed.next).and_then(|list| consumer.incremental_assign(&list));
-            match assigned {
-                Ok(()) => followed.assigned = true,
-                Err(error) => tracing::warn!(%shard, %error, "cannot follow a shard"),
+            // Left again at the next look, and tried anew when somebody reads.
+            if let Err(error) = assigned {
+                tracing::warn!(%shard, %error, "cannot follow a shard");
+                followed.broken = Some(LogError::Unavailable(format!(
+                    "cannot follow shard {shard}: {error}"
+                )));
             }
+            followed.assigned = true;
         }
     }
 
