@@ -12,6 +12,7 @@ mod kafka {
     mod conformance;
     mod indexer;
     mod log;
+    mod protocol;
     mod settings;
 }
 #[path = "log/domain.rs"]
