@@ -8,6 +8,7 @@ mod appender;
 mod batch;
 mod durability;
 mod follower;
+mod history;
 mod identity;
 pub(crate) mod row;
 mod snapshot;

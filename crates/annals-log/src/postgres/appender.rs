@@ -47,7 +47,7 @@ SELECT shard FROM moved";
 /// Every append waits for the disk, and for the standbys if there are any. The server must not cut that wait short:
 /// it would report a commit that the standbys do not have. One plan serves every size of batch.
 const SESSION: &str = "SET synchronous_commit = on; SET statement_timeout = 0; SET lock_timeout = 0; SET jit = off; \
-     SET plan_cache_mode = force_generic_plan; SET default_transaction_read_only = off";
+     SET plan_cache_mode = force_generic_plan";
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
