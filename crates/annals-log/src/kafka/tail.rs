@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::catch_up::CatchUp;
 use super::client::Context;
-use super::{metrics as names, wire};
+use super::wire;
+use crate::metrics as names;
 use crate::recent::Recent;
 use crate::{LogError, Placed};
 
@@ -275,7 +276,7 @@ pub(super) fn placed_next(
     message: &BorrowedMessage<'_>,
 ) -> Result<Placed, LogError> {
     if Offset::try_from(message.offset()) != Ok(expected) {
-        counter!(names::GAPS, "shard" => shard.to_string()).increment(1);
+        counter!(names::KAFKA_GAPS, "shard" => shard.to_string()).increment(1);
         return Err(LogError::Refused(format!(
             "shard {shard} has offset {} where {expected} should be: records are missing (deleted, compacted, \
              or a transaction's marker)",
