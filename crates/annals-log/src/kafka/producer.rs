@@ -80,9 +80,15 @@ impl Instance {
     }
 
     /// Hands over the records of one append, in order, without waiting.
-    pub(super) fn send(&self, shard: Shard, records: &[Arc<Record>]) -> oneshot::Receiver<Appended> {
+    /// `bytes` is the size of them all.
+    pub(super) fn send(
+        &self,
+        shard: Shard,
+        records: &[Arc<Record>],
+        bytes: usize,
+    ) -> oneshot::Receiver<Appended> {
         let (sender, receiver) = oneshot::channel();
-        let append = Append::new(records, sender);
+        let append = Append::new(records, bytes, sender);
         let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
         if *retired || self.producer.context().fatal.load(Ordering::Acquire) {
             append.fail(LogError::Unavailable(format!(
@@ -241,8 +247,7 @@ struct State {
 }
 
 impl Append {
-    fn new(records: &[Arc<Record>], sender: oneshot::Sender<Appended>) -> Arc<Self> {
-        let bytes: usize = records.iter().map(|record| record.stored_bytes()).sum();
+    fn new(records: &[Arc<Record>], bytes: usize, sender: oneshot::Sender<Appended>) -> Arc<Self> {
         // A gauge is a float; no append comes near the 2^32 bytes where this would stop being exact.
         let bytes = f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
         gauge!(names::KAFKA_IN_FLIGHT_BYTES).increment(bytes);
