@@ -10,7 +10,7 @@ mod durability;
 mod follower;
 mod history;
 mod identity;
-mod row;
+pub(crate) mod row;
 mod snapshot;
 mod streams;
 

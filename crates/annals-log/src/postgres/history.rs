@@ -30,14 +30,19 @@ impl PgStreamStore {
         .fetch_all(&self.pool)
         .await
         .map_err(store_error)?;
-        rows.iter().map(|row| row::read(row, genesis).map_err(store_error)).collect()
+        rows.iter()
+            .map(|row| row::read(row, genesis).map_err(store_error))
+            .collect()
     }
 
     /// The accepted records at these places, in any order; places without one are left out.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn records_at(&self, places: &[(Shard, Offset)]) -> Result<Vec<(Shard, Offset, Record)>, StoreError> {
+    pub async fn records_at(
+        &self,
+        places: &[(Shard, Offset)],
+    ) -> Result<Vec<(Shard, Offset, Record)>, StoreError> {
         let (mut shards, mut offsets) = (Vec::new(), Vec::new());
         for (shard, offset) in places {
             shards.push(signed_shard(*shard).map_err(store_error)?);
