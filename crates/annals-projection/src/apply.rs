@@ -6,6 +6,7 @@
 mod bind;
 mod error;
 mod events;
+mod opener;
 mod plan;
 
 use std::collections::HashSet;

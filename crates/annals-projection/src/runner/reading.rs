@@ -45,7 +45,9 @@ impl Reading {
     /// Ends when the reader halts or the worker is gone. May be dropped at any time: what was not applied is read
     /// again from the checkpoint.
     async fn read(self) {
-        let Some(mut reader) = self.open().await else { return };
+        let Some(mut reader) = self.open().await else {
+            return;
+        };
         let mut attempts = 0;
         loop {
             let message = match reader.next().await {
