@@ -176,7 +176,10 @@ impl Prepared {
     }
 
     pub(crate) fn data<'a>(&'a self, at: usize, decoded: &'a DecodedEvent) -> &'a RawValue {
-        self.replaced.get(&at).map_or_else(|| decoded.data(), |raw| raw)
+        match self.replaced.get(&at) {
+            Some(raw) => raw,
+            None => decoded.data(),
+        }
     }
 
     /// The events of streams that are not parked, and of those that are.

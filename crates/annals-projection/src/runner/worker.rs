@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::reading::{Message, QUEUE, Reading};
+use super::reading::{Message, QUEUE, Reading, Sent};
 use super::{CHANNEL, NODE_ROLE, Parts, Progress};
 use crate::apply::{ApplyError, Delivery, Projector};
 use crate::manifest::{Manifest, Rows};
@@ -37,7 +37,7 @@ struct Worker {
     readers: BTreeMap<Shard, Reader>,
     tasks: JoinSet<()>,
     sessions: u64,
-    queue: (mpsc::Sender<(u64, Message)>, mpsc::Receiver<(u64, Message)>),
+    queue: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
     /// When the last transaction began.
     began: Option<Instant>,
 }
@@ -260,8 +260,8 @@ impl Worker {
                     return;
                 }
                 match batch.iter_mut().find(|earlier| earlier.shard == delivery.shard) {
-                    Some(earlier) => earlier.extend(delivery),
-                    None => batch.push(delivery),
+                    Some(earlier) => earlier.extend(*delivery),
+                    None => batch.push(*delivery),
                 }
             }
             Message::Halted(shard, error) => {
