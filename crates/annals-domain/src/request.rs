@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_record::{Hash32, KeyHash, StreamId, Traceparent, Version};
-use bytes::Bytes;
+use annals_record::{Fingerprint, KeyHash, StreamId, Traceparent, Version};
 use serde_json::value::RawValue;
 
 use crate::catalog::AnyCommand;
@@ -82,9 +81,9 @@ pub struct CommandRequest {
     /// The command, typed inside.
     pub command: AnyCommand,
     /// The RFC 8785 form of its data, as the record will hold it.
-    pub data: Bytes,
+    pub data: Box<RawValue>,
     /// HMAC-SHA-256 over caller, command, precondition and plain data (3-log.md).
-    pub fingerprint: Hash32,
+    pub fingerprint: Fingerprint,
     /// SHA-256 of the client's idempotency key.
     pub idempotency_key: KeyHash,
     /// `If-Match` and its kin.

@@ -4,14 +4,23 @@
 //! *Invariant:* no other crate names rdkafka, or the tables `journal`, `log_meta`, `log_head`, `snapshot` and `checkpoint`.
 
 mod checkpoint;
+mod kafka;
 mod log;
+mod memory;
+pub mod metrics;
 pub mod reader;
+mod recent;
 mod store;
+pub mod testing;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use kafka::{BearerToken, KafkaError, KafkaLog, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
-pub use reader::{Accepted, Actor, Batch, DecodedEvent, Entry};
+pub use memory::{MemoryLog, MemoryStore, Plays};
+pub use reader::{
+    Accepted, Actor, Batch, DecodedEvent, Entry, HaltReason, Halted, ReaderError, ReaderSettings, ShardReader,
+};
 pub use store::{KeyTrail, LoadRequest, Loaded, Snapshot, StoreError, StreamStore};

@@ -131,7 +131,8 @@ pub fn class(error: &sqlx::Error) -> ErrorClass {
 pub fn class_of_sqlstate(code: &str, constraint: Option<&str>) -> ErrorClass {
     match code {
         "57014" | "55P03" | "25P03" | "25P04" => ErrorClass::Timeout,
-        // 55006: an object in use; 55000 is left out: it is also "currval is not defined".
+        // 55006: an object is in use. 25006: the server is a standby, as during a failover (or the
+        // pool is read-only, which no retry helps; retries have a bound).
         "57P01" | "57P02" | "57P03" | "57P05" | "55006" | "25006" => ErrorClass::Transient,
         "42P01" | "42703" | "42704" | "42883" | "3D000" | "3F000" => ErrorClass::MissingObject,
         "42501" => ErrorClass::Privilege,

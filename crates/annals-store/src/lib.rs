@@ -14,9 +14,15 @@
 //! - [`metrics`]: names of what is counted here;
 //! - `testing` (feature `testing`): a database of its own for each test.
 
+pub mod clock;
+pub mod cluster;
 pub mod error;
+pub mod lease;
 pub mod metrics;
 pub mod migrate;
+pub mod notify;
+pub mod pool;
+pub mod roles;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -9,6 +9,11 @@
 //!
 //! *Invariant:* nothing in the aggregates and in the process reads a clock, a setting or the world outside.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "composition root: clocks, ids, settings and tasks are made here and handed down"
+)]
+
 pub mod checkout;
 pub mod customer;
 #[cfg(test)]

@@ -17,6 +17,9 @@ pub enum ValueError {
     /// It has both `events` and `refusal`, or neither.
     #[error("unreadable record value: exactly one of events and refusal must be there")]
     Outcome,
+    /// The record is a claim or a close, which holds no entry.
+    #[error("a claim or a close is no command's record")]
+    NoEntry,
 }
 
 /// The value of a commit or a refusal; it borrows from the bytes that it was read from.

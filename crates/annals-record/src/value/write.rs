@@ -1,5 +1,7 @@
 //! Writing the value of a commit or a refusal.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -45,7 +47,7 @@ pub struct ActorValue<'a> {
     /// The caller's pseudonymous id.
     pub sub: &'a str,
     /// The caller's roles.
-    pub roles: &'a [String],
+    pub roles: &'a [Arc<str>],
 }
 
 /// What came of a command.

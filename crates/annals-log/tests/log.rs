@@ -1,0 +1,8 @@
+//! Reader, checkpoints, logs and stores, on memory and on Postgres.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod log {
+    mod checkpoint;
+    mod domain;
+    mod reader;
+}
