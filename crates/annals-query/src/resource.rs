@@ -186,7 +186,9 @@ impl Resources {
                 let target = live
                     .get(&expansion.resource)
                     .ok_or_else(|| wrong(format!("there is no resource `{}`", expansion.resource)))?;
-                let here = resource.column(&expansion.column).map(|at| resource.columns[at].ty);
+                let here = resource
+                    .column(&expansion.column)
+                    .map(|at| resource.columns[at].ty);
                 let there = target.column(&expansion.column).map(|at| target.columns[at].ty);
                 if here.is_none() || here != there {
                     let what = format!(
