@@ -109,9 +109,11 @@ impl Resources {
     /// [`LoadError`] with the first thing that is wrong.
     pub async fn load(
         pool: &PgPool,
-        projections: &annals_projection::manifest::Projections,
+        projections: &annals_projection::Projections,
     ) -> Result<Self, LoadError> {
-        Self::of(pool, definitions(projections)).await
+        let manifests = projections.iter();
+        let all = manifests.flat_map(|manifest| definitions(manifest)).collect();
+        Self::of(pool, all).await
     }
 
     /// As [`Resources::load`], from definitions.

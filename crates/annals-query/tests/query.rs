@@ -1,9 +1,17 @@
 //! Queries on a real Postgres: tables and checkpoints as the projection engine makes them.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    missing_docs
+)]
 
 #[path = "query/support.rs"]
 mod support;
 
+#[path = "query/commerce.rs"]
+mod commerce;
 #[path = "query/freshness.rs"]
 mod freshness;
 #[path = "query/pages.rs"]

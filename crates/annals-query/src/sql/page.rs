@@ -140,11 +140,8 @@ impl Builder {
         } else if part == Part::Nulls {
             let _ = write!(sql, " AND (SELECT count(*) FROM \"#a\") <= ${limit}");
         }
-        let rest = Order {
-            columns: order.columns[from..].to_vec(),
-            descending: order.descending,
-        };
-        let _ = write!(sql, " {} LIMIT ${limit} + 1", sorted(resource, &rest, table));
+        // The sort column stays in the order of the nulls: only so does the planner see that its index gives it.
+        let _ = write!(sql, " {} LIMIT ${limit} + 1", sorted(resource, order, table));
         sql
     }
 
