@@ -133,7 +133,11 @@ impl Freshness {
         for row in &rows {
             let state: String = row.try_get(1)?;
             let unfolded: Option<String> = row.try_get(2)?;
-            found.push((row.try_get::<String, _>(0)?, state, read_unfolded(unfolded.as_deref())));
+            found.push((
+                row.try_get::<String, _>(0)?,
+                state,
+                read_unfolded(unfolded.as_deref()),
+            ));
         }
         self.known.send_if_modified(|known| {
             known.read_at = Some(Instant::now());
@@ -185,7 +189,10 @@ impl Freshness {
     pub(crate) fn lag_ms(&self, sources: &[(&str, i32)], states: &[Arc<State>], now_ms: i64) -> u64 {
         let known = self.known.borrow();
         let ages = sources.iter().zip(states).flat_map(|((name, _), state)| {
-            let unfolded = known.projections.get(*name).map(|progress| Arc::clone(&progress.unfolded));
+            let unfolded = known
+                .projections
+                .get(*name)
+                .map(|progress| Arc::clone(&progress.unfolded));
             let state = Arc::clone(state);
             let missing = unfolded.into_iter().flat_map(|all| all.to_vec());
             missing
@@ -301,7 +308,8 @@ fn farthest(known: &Known, projections: &[(&str, i32)], after: &[Position]) -> O
             next: state.map_or(Offset::new(0), |state| state.next(position.shard)),
         })
     });
-    all.filter(|short| short.distance() > 0).max_by_key(Short::distance)
+    all.filter(|short| short.distance() > 0)
+        .max_by_key(Short::distance)
 }
 
 /// As [`farthest`], for what a query itself saw.
@@ -312,7 +320,9 @@ pub(crate) fn check_folded(states: &[Arc<State>], after: &[Position]) -> Result<
             next: state.next(position.shard),
         })
     });
-    let farthest = all.filter(|short| short.distance() > 0).max_by_key(Short::distance);
+    let farthest = all
+        .filter(|short| short.distance() > 0)
+        .max_by_key(Short::distance);
     farthest.map_or(Ok(()), |short| Err(short.into_error()))
 }
 

@@ -152,7 +152,9 @@ impl Queries {
     /// [`QueryError`]; [`QueryError::NotFound`] also if a list was asked for.
     pub async fn row(&self, prepared: Prepared) -> Result<RowAnswer, QueryError> {
         let (prepared, found) = self.find(prepared).await?;
-        let data = found.data.filter(|_| matches!(prepared.selection, Selection::Row(_)));
+        let data = found
+            .data
+            .filter(|_| matches!(prepared.selection, Selection::Row(_)));
         Ok(RowAnswer {
             data: data.ok_or(QueryError::NotFound)?,
             version: found.version,
@@ -168,7 +170,9 @@ impl Queries {
     /// [`QueryError`]; [`QueryError::NotFound`] if a row was asked for.
     pub async fn list(&self, prepared: Prepared) -> Result<ListAnswer, QueryError> {
         let (prepared, found) = self.find(prepared).await?;
-        let data = found.data.filter(|_| matches!(prepared.selection, Selection::Page(_)));
+        let data = found
+            .data
+            .filter(|_| matches!(prepared.selection, Selection::Page(_)));
         Ok(ListAnswer {
             data: data.ok_or(QueryError::NotFound)?,
             next: found.next,
@@ -183,7 +187,13 @@ impl Queries {
 
     fn meta(&self, prepared: &Prepared, states: &[Arc<State>]) -> Meta {
         let now_ms = self.ambient.now_ms();
-        Meta::new(&prepared.whole, &prepared.sources(), states, &self.freshness, now_ms)
+        Meta::new(
+            &prepared.whole,
+            &prepared.sources(),
+            states,
+            &self.freshness,
+            now_ms,
+        )
     }
 
     /// Waits, looks, asks; and once more if another build has become live in between.
@@ -230,7 +240,11 @@ impl Queries {
             freshness::check_folded(&states, &prepared.request.after).ok()?;
             self.answers.get(&prepared.whole, &states)
         });
-        let name = if found.is_some() { names::CACHE_HITS } else { names::CACHE_MISSES };
+        let name = if found.is_some() {
+            names::CACHE_HITS
+        } else {
+            names::CACHE_MISSES
+        };
         count(name, prepared);
         found
     }

@@ -243,7 +243,12 @@ impl Prepared {
 /// The sort column, then the key's columns that it is not one of, all in its direction.
 fn order(resource: &Resource, sort: Option<(usize, bool)>) -> Order {
     let mut columns: Vec<usize> = sort.iter().map(|(column, _)| *column).collect();
-    columns.extend(resource.key.iter().filter(|key| sort.is_none_or(|(column, _)| column != **key)));
+    columns.extend(
+        resource
+            .key
+            .iter()
+            .filter(|key| sort.is_none_or(|(column, _)| column != **key)),
+    );
     Order {
         columns,
         descending: sort.is_some_and(|(_, descending)| descending),

@@ -51,6 +51,14 @@ pub(crate) fn statement(prepared: &Prepared) -> Statement {
     }
 }
 
+/// Without order, limit and anything around it: whether the filters of a page have an index.
+pub(crate) fn filters_alone(prepared: &Prepared) -> Statement {
+    match &prepared.selection {
+        Selection::Row(_) => statement(prepared),
+        Selection::Page(page) => page::filtered(prepared, page),
+    }
+}
+
 /// One text with all that entity tags and positions are made of: `live|streams|events|shard:next,…`. The
 /// projection's name is plain.
 fn state_sql(projection: &str, build: i32) -> String {

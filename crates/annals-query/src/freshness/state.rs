@@ -74,8 +74,14 @@ impl State {
 
     /// Whether it comes before the other one: behind in some shard, ahead in none.
     pub(crate) fn is_before(&self, other: &Self) -> bool {
-        let ahead = self.checkpoints.iter().any(|(shard, next)| other.next(*shard) < *next);
-        let behind = other.checkpoints.iter().any(|(shard, next)| self.next(*shard) < *next);
+        let ahead = self
+            .checkpoints
+            .iter()
+            .any(|(shard, next)| other.next(*shard) < *next);
+        let behind = other
+            .checkpoints
+            .iter()
+            .any(|(shard, next)| self.next(*shard) < *next);
         behind && !ahead
     }
 }
@@ -102,13 +108,20 @@ mod tests {
 
     #[test]
     fn knows_which_comes_first() {
-        let (a, b, c) = (State::parse("1|0|0|0:5"), State::parse("1|0|0|0:5,1:1"), State::parse("1|0|0|0:6"));
+        let (a, b, c) = (
+            State::parse("1|0|0|0:5"),
+            State::parse("1|0|0|0:5,1:1"),
+            State::parse("1|0|0|0:6"),
+        );
         assert!(a.is_before(&b) && a.is_before(&c));
         assert!(!b.is_before(&a) && !b.is_before(&c) && !c.is_before(&b) && !a.is_before(&a));
     }
 
     #[test]
     fn what_is_parked_changes_the_token() {
-        assert_ne!(State::parse("1|1|2|0:5").token(), State::parse("1|1|1|0:5").token());
+        assert_ne!(
+            State::parse("1|1|2|0:5").token(),
+            State::parse("1|1|1|0:5").token()
+        );
     }
 }

@@ -12,7 +12,13 @@ impl Builder {
     /// `data, version FROM …`: one line, with nulls if there is no such row.
     pub(super) fn row(&mut self, prepared: &Prepared, key: &[String]) {
         let resource = &prepared.resource;
-        let json = self.json(resource, &prepared.access, ROW, &prepared.fields, &prepared.expand);
+        let json = self.json(
+            resource,
+            &prepared.access,
+            ROW,
+            &prepared.fields,
+            &prepared.expand,
+        );
         let version = if resource.definition.versioned {
             format!("\"{ROW}\".\"_version\"")
         } else {

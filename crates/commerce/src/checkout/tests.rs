@@ -346,22 +346,15 @@ fn nothing_is_begun_while_the_order_is_being_rejected() {
 
 #[test]
 fn a_cancelled_order_is_undone_at_any_moment_and_nothing_is_begun_afterwards() {
-    let released: [&[&str]; 7] = [
-        &[],
-        &[],
-        &["P1"],
-        &["P1", "P2"],
-        &["P1", "P2"],
-        &["P1", "P2"],
-        &["P1", "P2"],
-    ];
-    for length in 1..=6 {
+    let both: &[&str] = &["P1", "P2"];
+    let reserved_for = [&[], &["P1"], both, both, both, both];
+    for (length, products) in (1..).zip(reserved_for) {
         let closed = given(whole_until(length))
             .when(cancelled())
-            .then(undone(released[length], length >= 4));
+            .then(undone(products, length >= 4));
         let closed = closed.when(cancelled()).then_nothing();
-        if let Some(next) = whole_until(length + 1).pop().filter(|_| length < 6) {
-            closed.when(next).then_nothing();
+        if let Some(next) = whole_until(length + 1).get(length) {
+            closed.when(next.clone()).then_nothing();
         }
     }
     given(until_confirmed())
