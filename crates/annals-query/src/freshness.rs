@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::{QueryError, metrics as names, sql};
 
 pub use state::State;
+pub(crate) use state::{COLUMNS, Seen};
 
 /// The channel on which projectors tell that a checkpoint has moved. Key and value are not looked at.
 pub const CHANNEL: &str = "annals_projection";
@@ -131,19 +132,15 @@ impl Freshness {
             .await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
-            let state: String = row.try_get(1)?;
-            let unfolded: Option<String> = row.try_get(2)?;
-            found.push((
-                row.try_get::<String, _>(0)?,
-                state,
-                read_unfolded(unfolded.as_deref()),
-            ));
+            let seen = Seen::read(row, 1)?;
+            let unfolded: Option<String> = row.try_get(1 + COLUMNS)?;
+            found.push((row.try_get(0)?, seen, read_unfolded(unfolded.as_deref())));
         }
         self.known.send_if_modified(|known| {
             known.read_at = Some(Instant::now());
             let mut moved = false;
-            for (name, raw, unfolded) in found {
-                moved |= known.take(name, &raw, Some(unfolded));
+            for (name, seen, unfolded) in found {
+                moved |= known.take(name, seen, unfolded);
             }
             moved
         });
@@ -151,13 +148,13 @@ impl Freshness {
     }
 
     /// Takes in what a query saw of a projection's live build.
-    pub(crate) fn observe(&self, projection: &str, raw: &str) -> Arc<State> {
+    pub(crate) fn observe(&self, projection: &str, seen: Seen) -> Arc<State> {
         if let Some(progress) = self.known.borrow().projections.get(projection)
-            && progress.state.raw() == raw
+            && *progress.state.seen() == seen
         {
             return Arc::clone(&progress.state);
         }
-        let state = Arc::new(State::parse(raw));
+        let state = Arc::new(State::new(seen));
         self.known.send_if_modified(|known| {
             let Some(progress) = known.projections.get_mut(projection) else {
                 return false;
@@ -257,24 +254,23 @@ impl Freshness {
 
 impl Known {
     /// Takes in a state that was read; whether that changed anything. Of one build only what is not older.
-    fn take(&mut self, name: String, raw: &str, unfolded: Option<Arc<[Unfolded]>>) -> bool {
-        let old = self.projections.get(&name);
-        let unfolded = unfolded
-            .or_else(|| old.map(|old| Arc::clone(&old.unfolded)))
-            .unwrap_or_default();
-        let state = match old {
-            Some(old) if old.state.raw() == raw => Arc::clone(&old.state),
-            _ => Arc::new(State::parse(raw)),
-        };
+    fn take(&mut self, name: String, seen: Seen, unfolded: Arc<[Unfolded]>) -> bool {
+        let old = self.projections.get_mut(&name);
         if let Some(old) = old
+            && *old.state.seen() == seen
+        {
+            old.unfolded = unfolded;
+            return false;
+        }
+        let state = Arc::new(State::new(seen));
+        if let Some(old) = self.projections.get(&name)
             && old.state.build() == state.build()
             && state.is_before(&old.state)
         {
             return false;
         }
-        let moved = old.is_none_or(|old| old.state.raw() != raw);
         self.projections.insert(name, Progress { state, unfolded });
-        moved
+        true
     }
 }
 
@@ -344,16 +340,16 @@ impl Drop for Waiting<'_> {
 
 /// Name, state and oldest unfolded record by shard of each live projection in `$1`; `$2` is the number of shards.
 fn refresh_sql() -> String {
-    let state = sql::state_of_row();
+    let (columns, from) = sql::state_of_row();
     format!(
-        "SELECT p.name, {state}, \
+        "SELECT p.name, {columns}, \
            (SELECT string_agg(s.shard || ':' || j.log_offset || ':' || j.time_ms, ',') \
             FROM generate_series(0, $2 - 1) AS s(shard) \
             LEFT JOIN annals.checkpoint c ON c.reader = 'projection/' || p.name || '/' || p.build AND c.shard = s.shard \
             CROSS JOIN LATERAL (SELECT j.log_offset, j.time_ms FROM annals.journal j \
               WHERE j.shard = s.shard AND j.log_offset >= coalesce(c.next_offset, 0) \
               ORDER BY j.log_offset LIMIT 1) AS j) \
-         FROM annals.projection p WHERE p.live AND p.name = ANY($1)"
+         FROM annals.projection p CROSS JOIN LATERAL {from} WHERE p.live AND p.name = ANY($1)"
     )
 }
 

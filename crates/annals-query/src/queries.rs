@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::answer::{self, ListAnswer, Meta, RowAnswer};
 use crate::cache::{Answers, Found};
-use crate::freshness::{self, Freshness, State};
+use crate::freshness::{self, COLUMNS, Freshness, Seen, State};
 use crate::request::{Prepared, Request, Selection};
 use crate::sql::{self, Bind};
 use crate::{CursorKey, QueryError, Resources, metrics as names};
@@ -252,14 +252,8 @@ impl Queries {
     async fn ask(&self, prepared: &Prepared) -> Result<Asked, QueryError> {
         count(names::STATEMENTS, prepared);
         let statement = sql::statement(prepared);
-        let mut query = sqlx::query(AssertSqlSafe(statement.sql));
-        for bind in statement.binds {
-            query = match bind {
-                Bind::Text(text) => query.bind(text),
-                Bind::Texts(texts) => query.bind(texts),
-                Bind::Number(number) => query.bind(number),
-            };
-        }
+        let query = sqlx::query(AssertSqlSafe(statement.sql));
+        let query = statement.binds.into_iter().fold(query, Bind::add);
         match query.fetch_one(&self.pool).await {
             Ok(row) => self.read(prepared, &row),
             // The build's schema was dropped after a switch.
@@ -275,13 +269,13 @@ impl Queries {
         let sources = prepared.sources();
         let mut states = Vec::with_capacity(sources.len());
         for (at, (projection, build)) in sources.iter().enumerate() {
-            let state = self.freshness.observe(projection, row.try_get(at)?);
+            let state = self.freshness.observe(projection, Seen::read(row, at * COLUMNS)?);
             if state.build() != Some(*build) {
                 return Ok(Asked::Switched);
             }
             states.push(state);
         }
-        let at = sources.len();
+        let at = sources.len() * COLUMNS;
         let data: Option<&str> = row.try_get(at)?;
         let mut found = Found {
             data: data.map(Arc::from),

@@ -128,6 +128,9 @@ async fn an_expansion_stands_in_place_and_has_its_own_access() {
     );
 }
 
+/// Parameters, and the orders that they let through.
+type Case = (&'static [(&'static str, &'static str)], &'static [u32]);
+
 #[tokio::test]
 async fn filters_mean_what_they_say() {
     let Some(world) = World::make().await else { return };
@@ -153,7 +156,7 @@ async fn filters_mean_what_they_say() {
         ),
     )
     .await;
-    let cases: [(&[(&str, &str)], &[u32]); 13] = [
+    let cases: [Case; 13] = [
         (&[], &[1, 2, 3, 4, 6]),
         (&[("status", "placed")], &[1, 2, 3, 4]),
         (&[("status.ne", "placed")], &[6]),
