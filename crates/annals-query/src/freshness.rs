@@ -59,6 +59,18 @@ pub struct Freshness {
     waiting: AtomicUsize,
 }
 
+/// Waits for changes; one that happens between two waits is not missed.
+pub(crate) struct Watch(watch::Receiver<Known>);
+
+impl Watch {
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The sender lives as long as whoever waits.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// What is known, and since when.
 #[derive(Debug, Default)]
 struct Known {
@@ -209,6 +221,18 @@ impl Freshness {
             position.generation != self.log.generation || !self.log.shards.contains(position.shard)
         });
         unknown.map_or(Ok(()), |position| Err(QueryError::UnknownPosition(*position)))
+    }
+
+    /// To wait for the next change of any of it.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.known.subscribe())
+    }
+
+    /// The live build of each projection, as far as is known.
+    pub(crate) fn live_builds(&self) -> Vec<(String, i32)> {
+        let known = self.known.borrow();
+        let build = |(name, progress): (&String, &Progress)| Some((name.clone(), progress.state.build()?));
+        known.projections.iter().filter_map(build).collect()
     }
 
     /// Which log the positions are of.

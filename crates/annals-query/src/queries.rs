@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use annals_domain::Ambient;
 use annals_record::Version;
+use annals_store::notify::Listener;
 use annals_store::pool::{DatabaseUrl, PoolSettings};
 use annals_store::{ErrorClass, error};
 use sqlx::postgres::PgRow;
@@ -179,6 +180,49 @@ impl Queries {
             count: found.count,
             meta: self.meta(&prepared, &found.states),
         })
+    }
+
+    /// Keeps checkpoints and live builds known, for ever: to be run once, as a task named `freshness`. The listener is
+    /// one of [`crate::CHANNEL`].
+    ///
+    /// Cancel safe.
+    pub async fn run(&self, listener: Listener) {
+        tokio::join!(self.freshness.run(listener), self.follow());
+    }
+
+    /// Waits until the answer to a request may have another entity tag than this one, as far as is known: what live
+    /// changes are made of. The caller asks again then.
+    ///
+    /// Cancel safe.
+    pub async fn changed(&self, prepared: &Prepared, etag: &str) {
+        let sources = prepared.sources();
+        let is_new = || {
+            let states = self.freshness.known(&sources);
+            states.is_none_or(|states| !answer::names(etag, &answer::etag(&prepared.whole, &states)))
+        };
+        let mut watch = self.freshness.watch();
+        while !is_new() {
+            watch.next().await;
+        }
+    }
+
+    /// Resolves resources anew when another build becomes live, so that what it offers can be asked for at once.
+    async fn follow(&self) {
+        let mut watch = self.freshness.watch();
+        loop {
+            let builds = self.freshness.live_builds();
+            let moved: Vec<&str> = builds
+                .iter()
+                .filter(|(name, build)| self.resources.is_other(name, *build))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !moved.is_empty()
+                && let Err(error) = self.resources.reload(&self.pool, &moved).await
+            {
+                tracing::warn!(%error, ?moved, "the resources of a new live build cannot be read");
+            }
+            watch.next().await;
+        }
     }
 
     fn understand(&self, request: Arc<Request>) -> Result<Prepared, QueryError> {

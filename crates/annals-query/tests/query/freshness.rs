@@ -281,3 +281,35 @@ async fn a_statement_that_takes_too_long_is_a_timeout() {
     assert!(matches!(error, QueryError::Timeout), "{error}");
     lock.rollback().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_new_build_offers_can_be_asked_for_at_once() {
+    let Some(world) = World::make().await else {
+        return;
+    };
+    let listener = Listener::connect(&Limits::default().pool(world.database.url()), &[CHANNEL])
+        .await
+        .unwrap();
+    let first = world.list(orders()).await.unwrap();
+    let prepared = world.queries.prepare(orders()).unwrap();
+    let queries = Arc::clone(&world.queries);
+    let task = tokio::spawn(async move { queries.run(listener).await });
+    run(&world.pool, &SHOP.replace("$B", "2")).await;
+    run(
+        &world.pool,
+        "INSERT INTO annals.projection (name, build, digest, state) VALUES ('shop', 2, '', 'building');
+         UPDATE annals.projection SET live = false WHERE name = 'shop' AND build = 1;
+         UPDATE annals.projection SET live = true WHERE name = 'shop' AND build = 2;
+         NOTIFY annals_projection, 'shop'",
+    )
+    .await;
+    let seen = async {
+        // A subscriber of the list hears of it.
+        world.queries.changed(&prepared, &first.meta.etag).await;
+        while world.queries.resources().get("orders").unwrap().build != 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap();
+    task.abort();
+}
