@@ -1,8 +1,8 @@
 //! How far the live projections are: known in memory for all requests, kept by one task.
 //!
 //! The task hears the projectors' notifications (channel [`CHANNEL`]), and reads everything again with one statement:
-//! on each notification, at most every 10 ms; every 100 ms while somebody waits; every second anyhow. No request
-//! reads checkpoints in a loop. What a query sees in its own snapshot is taken in too.
+//! on each notification, at most every 10 ms while somebody waits for a position, else every 100 ms; without any, every
+//! 100 ms while somebody waits, and every second anyhow. No request reads checkpoints in a loop. What a query sees in its own snapshot is taken in too.
 //!
 //! **Lag** is the age of the oldest record that the projection has not folded, 0 if there is none. The same statement
 //! reads that record's time from the journal, one index probe a shard. It can be a second old when the projector
@@ -31,9 +31,9 @@ pub const CHANNEL: &str = "annals_projection";
 
 /// Without a notification, everything is read again this often.
 const IDLE: Duration = Duration::from_secs(1);
-/// The same while a request waits.
+/// The same while a request waits; and the least between two readings while none does.
 const WAITING: Duration = Duration::from_millis(100);
-/// Never more often.
+/// Never more often, however many notifications come: one reading costs Postgres about a millisecond.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What is older is not used to answer without the database.
 const STALE: Duration = Duration::from_secs(5);
@@ -119,15 +119,25 @@ impl Freshness {
                 metrics::counter!(names::REFRESH_FAILURES).increment(1);
                 tracing::warn!(%error, "the projections' checkpoints cannot be read");
             }
-            let waiting = self.waiting.load(Ordering::Relaxed) > 0;
-            let until = read_at + if waiting { WAITING } else { IDLE };
+            let until = read_at + if self.is_awaited() { WAITING } else { IDLE };
             tokio::select! {
                 _ = listener.next() => {}
                 () = self.poke.notified() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
+            // Nobody waits: what was heard can wait too, until somebody does.
+            if !self.is_awaited() {
+                tokio::select! {
+                    () = self.poke.notified() => {}
+                    () = tokio::time::sleep_until(read_at + WAITING) => {}
+                }
+            }
             tokio::time::sleep_until(read_at + PAUSE).await;
         }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Reads everything again, in one snapshot.
