@@ -212,6 +212,7 @@ async fn parked_streams_are_counted_and_change_the_tag() {
 async fn a_query_follows_a_switch_to_another_build() {
     let Some(world) = World::make().await else { return };
     world.order(1, ANN, 1, None).await;
+    world.order(2, ANN, 2, None).await;
     let first = world.list(orders().with("limit", "1")).await.unwrap();
     let prepared = world.queries.prepare(orders()).unwrap();
     run(&world.pool, &SHOP.replace("$B", "2")).await;
@@ -240,6 +241,13 @@ async fn a_query_follows_a_switch_to_another_build() {
     assert!(list.data.contains("\"extra\":5"), "{}", list.data);
     assert_eq!(list.meta.positions, [position("0:1")]);
     assert_ne!(first.meta.etag, list.meta.etag);
+    // A cursor of the build before goes on in this one.
+    let next = first.next.unwrap();
+    let second = world
+        .list(orders().with("limit", "1").with("cursor", &next))
+        .await
+        .unwrap();
+    assert_eq!(ids(&second), [2]);
     // Back again, and the other build is dropped under a statement that was prepared on it.
     let prepared = world.queries.prepare(orders().with("limit", "2")).unwrap();
     run(&world.pool, "DROP SCHEMA shop_b2 CASCADE; UPDATE annals.projection SET live = (build = 1) WHERE name = 'shop' AND live").await;
