@@ -12,14 +12,14 @@
 
 #[path = "../tests/kafka/broker.rs"]
 mod broker;
-#[path = "../tests/kafka/records.rs"]
-mod records;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use annals_log::testing::Chained;
 use annals_log::{Appended, Log};
+use annals_record::Shard;
 use annals_record::record::Record;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
@@ -28,7 +28,6 @@ use rdkafka::{ClientContext, producer::NoCustomPartitioner};
 use tokio::sync::oneshot;
 
 use broker::TestTopic;
-use records::{Chain, commit};
 
 struct Bare;
 impl ClientContext for Bare {}
@@ -61,19 +60,20 @@ fn measured(mut took: Vec<Duration>, records: usize, all: Duration) -> Measured 
     }
 }
 
-/// 400 bytes of value, headers of the log: what an append carries.
-fn batch(chain: &Chain, count: usize) -> Vec<Arc<Record>> {
+/// Records of some 400 bytes of value and the log's headers.
+fn batch(chain: &Chained, count: usize) -> Vec<Arc<Record>> {
+    let mut chain = chain.clone();
     (0..count)
-        .map(|_| Arc::new(commit(chain.head(), "order-0192f1c0", 1, 1, &[b'x'; 400])))
+        .map(|_| chain.commit_sized("order-0192f1c0", 1, 100))
         .collect()
 }
 
 async fn ours(topic: &TestTopic, count: usize, in_flight: usize, time: Duration) -> Measured {
     let log = topic.open().await;
-    let mut chain = Chain::new(&topic.app, 0, topic.shards);
+    let mut chain = Chained::new(topic.app.clone(), Shard::new(0), topic.shards);
     let claim = chain.claim();
     assert!(matches!(
-        log.append(chain.shard, chain.head(), vec![claim]).await,
+        log.append(chain.shard(), chain.head(), vec![claim]).await,
         Appended::Landed(_)
     ));
     let batch = batch(&chain, count);
@@ -82,7 +82,7 @@ async fn ours(topic: &TestTopic, count: usize, in_flight: usize, time: Duration)
     while started.elapsed() < time {
         while under_way.len() < in_flight {
             let sent = Instant::now();
-            under_way.push_back((sent, log.append(chain.shard, chain.head(), batch.clone())));
+            under_way.push_back((sent, log.append(chain.shard(), chain.head(), batch.clone())));
         }
         let (sent, answer) = under_way.pop_front().unwrap();
         match answer.await {
@@ -107,7 +107,7 @@ async fn bare(topic: &TestTopic, count: usize, in_flight: usize, time: Duration)
         .set("queue.buffering.max.ms", "0");
     let producer: ThreadedProducer<Bare, NoCustomPartitioner> =
         ThreadedProducer::from_config_and_context(&config, Bare).unwrap();
-    let chain = Chain::new(&topic.app, 0, topic.shards);
+    let chain = Chained::new(topic.app.clone(), Shard::new(1), topic.shards);
     let (name, batch) = (topic.name(), batch(&chain, count));
     let send = || {
         let mut answer = None;
@@ -155,6 +155,21 @@ async fn bare(topic: &TestTopic, count: usize, in_flight: usize, time: Duration)
     measured
 }
 
+/// How long a claim takes, which needs a producer of its own: the first one, one at once behind it, and one for which
+/// a producer was ready.
+async fn claims(topic: &TestTopic) {
+    let log = topic.open().await;
+    let mut chain = Chained::new(topic.app.clone(), Shard::new(0), topic.shards);
+    for pause in [0, 0, 2_000] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let started = Instant::now();
+        let answer = log.append(chain.shard(), chain.head(), vec![chain.claim()]).await;
+        assert!(matches!(answer, Appended::Landed(_)), "{answer:?}");
+        println!("claim after a pause of {pause} ms: {:.1?}", started.elapsed());
+    }
+    log.close().await;
+}
+
 #[tokio::main]
 async fn main() {
     let seconds = std::env::args()
@@ -165,6 +180,7 @@ async fn main() {
     let Some(topic) = TestTopic::create(2).await else {
         return;
     };
+    claims(&topic).await;
     println!("records an append, in flight | log: records/s p50 p99 | bare: records/s p50 p99 | ratio");
     for count in [1, 10, 100] {
         for in_flight in [1, 4] {

@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::{Context, unavailable};
-use super::metrics as names;
 use super::settings::KafkaSettings;
 use super::tail::{at, placed_next};
+use crate::metrics as names;
 use crate::recent::Taken;
 use crate::{LogError, Placed, ReadLimits};
 
@@ -70,7 +70,7 @@ impl CatchUp {
         let Ok(Ok(_permit)) = timeout_at(until, self.permits.acquire()).await else {
             return Ok(Vec::new());
         };
-        counter!(names::CATCH_UP_READS).increment(1);
+        counter!(names::READS_STORED).increment(1);
         let this = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || this.read_now(shard, from, limits, until));
         match read.await {

@@ -1,9 +1,12 @@
 //! A topic of its own for each test on the broker of `ANNALS_TEST_KAFKA`, deleted at the end.
 #![allow(
     dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
     clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::expect_used
+    clippy::print_stderr
 )]
 
 use std::collections::BTreeMap;
@@ -15,21 +18,21 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
-pub(crate) const VARIABLE: &str = "ANNALS_TEST_KAFKA";
+pub const VARIABLE: &str = "ANNALS_TEST_KAFKA";
 
-pub(crate) struct TestTopic {
-    pub(crate) brokers: String,
-    pub(crate) app: AppName,
-    pub(crate) shards: ShardCount,
+pub struct TestTopic {
+    pub brokers: String,
+    pub app: AppName,
+    pub shards: ShardCount,
 }
 
 impl TestTopic {
     /// A name that is free; `None`, with a line on standard error, if there is no broker.
-    pub(crate) fn named(shards: u32) -> Option<Self> {
+    pub fn named(shards: u32) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Some(brokers) = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) else {
             assert!(
-                std::env::var("CI").is_ok_and(|ci| ci == "true") == false,
+                !std::env::var("CI").is_ok_and(|ci| ci == "true"),
                 "{VARIABLE} is not set, and CI=true allows no skipped test"
             );
             eprintln!("skipped: {VARIABLE} is not set");
@@ -49,7 +52,7 @@ impl TestTopic {
     }
 
     /// A topic that is there.
-    pub(crate) async fn create(shards: u32) -> Option<Self> {
+    pub async fn create(shards: u32) -> Option<Self> {
         let topic = Self::named(shards)?;
         KafkaLog::create(&topic.settings(), &topic.app, topic.shards, 1)
             .await
@@ -57,29 +60,29 @@ impl TestTopic {
         Some(topic)
     }
 
-    pub(crate) fn settings(&self) -> KafkaSettings {
+    pub fn settings(&self) -> KafkaSettings {
         KafkaSettings {
             allow_single_replica: true,
             ..KafkaSettings::new(&self.brokers)
         }
     }
 
-    pub(crate) async fn open(&self) -> KafkaLog {
+    pub async fn open(&self) -> KafkaLog {
         self.open_with(self.settings()).await
     }
 
-    pub(crate) async fn open_with(&self, settings: KafkaSettings) -> KafkaLog {
+    pub async fn open_with(&self, settings: KafkaSettings) -> KafkaLog {
         KafkaLog::open(settings, self.app.clone(), self.shards, Generation::FIRST)
             .await
             .unwrap()
     }
 
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{}.log", self.app)
     }
 
     /// Sets one thing of the topic, beside what stays.
-    pub(crate) async fn set(&self, all: &BTreeMap<&str, String>) {
+    pub async fn set(&self, all: &BTreeMap<&str, String>) {
         let name = self.name();
         let mut alter = AlterConfig::new(ResourceSpecifier::Topic(&name));
         for (key, value) in all {
@@ -92,7 +95,7 @@ impl TestTopic {
     }
 
     /// A topic without any setting of its own.
-    pub(crate) async fn create_plain(&self, partitions: i32) {
+    pub async fn create_plain(&self, partitions: i32) {
         let name = self.name();
         let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
         let answers = self
@@ -105,11 +108,11 @@ impl TestTopic {
         }
     }
 
-    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().unwrap()
     }
 
-    pub(crate) fn client(&self) -> ClientConfig {
+    pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config
