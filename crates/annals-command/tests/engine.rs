@@ -10,6 +10,7 @@ use std::sync::Arc;
 use annals_command::{EngineSettings, Outcome, SendError};
 use annals_domain::{Permission, Precondition};
 use annals_log::Plays;
+use annals_log::faulty::{Fault, Faulty, Plan};
 use annals_record::{Kind, Version};
 use futures_util::future::join_all;
 use support::{Ask, CAP, World, add, committed};
@@ -306,4 +307,78 @@ async fn a_record_over_the_limit_leaves_the_stream_as_it_was() {
         Version::new(1)
     );
     node.stop().await;
+}
+
+/// What a client must be able to say, whatever the log does: "I never lost an accepted order, and never got two".
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_log_that_fails_nothing_acknowledged_is_lost_or_doubled() {
+    const FAULTS: [Fault; 7] = [
+        Fault::Refuse,
+        Fault::FailBefore,
+        Fault::FailAfter,
+        Fault::WriteLate,
+        Fault::Duplicate,
+        Fault::Hole,
+        Fault::SecondWriter,
+    ];
+    for seed in 1..=12 {
+        let plays = BOTH[usize::from(seed % 2 == 0)];
+        // A log that compares leaves neither holes nor duplicates, and lets nobody write in between.
+        let faults = if matches!(plays, Plays::Kafka) {
+            &FAULTS[..]
+        } else {
+            &FAULTS[..3]
+        };
+        let world = World::new(plays, 1);
+        world.table.give_all("a", 1);
+        let faulty = Arc::new(Faulty::memory(
+            &world.log,
+            Plan::seeded(seed, 100, faults),
+        ));
+        let node = world.node_on("a", settings(plays), faulty.clone());
+        let releases = async {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                faulty.release();
+                // A claim that was lost is made again after ten seconds of this clock.
+                node.clock.advance_ms(1_000);
+            }
+        };
+        let node_ref = &node;
+        let clients = join_all((0..4u32).map(|client| async move {
+            let mut acknowledged = Vec::new();
+            for n in 0..25 {
+                let stream = format!("counter-{}", n % 3);
+                let answer = node_ref.send(add(&stream, format!("{client}-{n}"), 1)).await;
+                acknowledged.push(answer.unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+            }
+            acknowledged
+        }));
+        let acknowledged = tokio::select! {
+            all = clients => all.concat(),
+            () = releases => unreachable!("it goes on for ever"),
+        };
+        let accepted = world.accepted();
+        let ids: BTreeSet<_> = accepted.iter().map(annals_record::Record::id).collect();
+        assert!(
+            acknowledged.iter().all(|answer| ids.contains(&answer.record)),
+            "seed {seed}: L1"
+        );
+        let keys: BTreeSet<_> = accepted
+            .iter()
+            .map(|r| (r.stream.clone(), r.entry().unwrap().idempotency_key))
+            .collect();
+        assert_eq!((accepted.len(), keys.len()), (100, 100), "seed {seed}: L3");
+        for stream in ["counter-0", "counter-1", "counter-2"] {
+            let of_stream = accepted
+                .iter()
+                .filter(|record| record.stream.as_ref().unwrap().as_str() == stream);
+            let versions: Vec<u64> = of_stream
+                .map(|record| record.entry().unwrap().version.get())
+                .collect();
+            let count = u64::try_from(versions.len()).unwrap();
+            assert_eq!(versions, (1..=count).collect::<Vec<_>>(), "seed {seed}: L2");
+        }
+        node.kill();
+    }
 }
