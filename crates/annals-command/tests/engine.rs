@@ -187,11 +187,36 @@ async fn a_successor_knows_everything_that_its_predecessor_answered() {
         }
         let next = successor.send(add("counter-0", "next", 1)).await.unwrap();
         assert_eq!(next.version, Version::new(12), "n = 0 changed nothing");
-        assert!(
-            world.store.snapshot(&next.stream).is_some(),
-            "a snapshot was kept"
-        );
+        let kept = async {
+            while world.store.snapshot(&next.stream).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let within = std::time::Duration::from_secs(10);
+        tokio::time::timeout(within, kept).await.expect("a snapshot is kept");
         successor.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_gets_a_shard_back_knows_what_was_written_meanwhile() {
+    for plays in BOTH {
+        let world = World::new(plays, 1);
+        world.table.give_all("a", 1);
+        let nodes = [world.node("a", settings(plays)), world.node("b", settings(plays))];
+        for round in 0..6 {
+            let (name, node) = if round % 2 == 0 { ("a", &nodes[0]) } else { ("b", &nodes[1]) };
+            world.table.give_all(name, 1);
+            let version = loop {
+                match node.send(add("counter-1", round, 1)).await {
+                    Ok(answer) => break answer.version,
+                    // Until it hears that the lease is its own.
+                    Err(SendError::NotOwner { .. }) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            assert_eq!(version, Version::new(round + 1), "{plays:?}");
+        }
     }
 }
 
