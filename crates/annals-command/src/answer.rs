@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use annals_record::value::{EntryView, OutcomeView, ValueError};
 use annals_record::record::Record;
+use annals_record::value::{EntryView, OutcomeView, ValueError};
 use annals_record::{EventId, Position, RecordId, StreamId, Version};
 use serde_json::value::RawValue;
 
@@ -58,7 +58,9 @@ impl Answer {
     /// Whether the stream begins with this record: a 201.
     pub fn began(&self) -> bool {
         match &self.outcome {
-            Outcome::Committed(events) => events.first().is_some_and(|event| event.version == Version::new(1)),
+            Outcome::Committed(events) => events
+                .first()
+                .is_some_and(|event| event.version == Version::new(1)),
             Outcome::Rejected { .. } | Outcome::VersionMismatch { .. } => false,
         }
     }
@@ -92,10 +94,23 @@ impl Answer {
             }
             OutcomeView::Refusal(refusal) => {
                 let detail = refusal.detail.to_owned();
-                (Outcome::Rejected { code: refusal.code.to_string(), detail }, before)
+                (
+                    Outcome::Rejected {
+                        code: refusal.code.to_string(),
+                        detail,
+                    },
+                    before,
+                )
             }
         };
-        Ok(Self { record: entry.id, stream, position, version, outcome, replayed })
+        Ok(Self {
+            record: entry.id,
+            stream,
+            position,
+            version,
+            outcome,
+            replayed,
+        })
     }
 }
 

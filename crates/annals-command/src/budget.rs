@@ -33,7 +33,10 @@ pub(crate) struct Budgets {
 
 impl Budgets {
     pub(crate) fn new(price: Price, seed: u64) -> Self {
-        Self { price, buckets: HashMap::with_hasher(FixedState::with_seed(seed)) }
+        Self {
+            price,
+            buckets: HashMap::with_hasher(FixedState::with_seed(seed)),
+        }
     }
 
     fn full(&self) -> i64 {
@@ -48,8 +51,18 @@ impl Budgets {
         let (full, rate) = (self.full(), i64::from(self.price.per_minute));
         let Some(bucket) = self.buckets.get_mut(caller) else {
             self.make_room(now_ms);
-            self.buckets.insert(Arc::clone(caller), Bucket { parts: full - PART, filled_ms: now_ms });
-            return if full >= PART { Ok(()) } else { Err(Duration::from_secs(60)) };
+            self.buckets.insert(
+                Arc::clone(caller),
+                Bucket {
+                    parts: full - PART,
+                    filled_ms: now_ms,
+                },
+            );
+            return if full >= PART {
+                Ok(())
+            } else {
+                Err(Duration::from_secs(60))
+            };
         };
         let passed = now_ms.saturating_sub(bucket.filled_ms).max(0);
         bucket.parts = bucket.parts.saturating_add(passed.saturating_mul(rate)).min(full);
@@ -59,7 +72,11 @@ impl Budgets {
             return Ok(());
         }
         let missing = PART - bucket.parts;
-        let wait_ms = if rate > 0 { missing.div_euclid(rate) + 1 } else { PART };
+        let wait_ms = if rate > 0 {
+            missing.div_euclid(rate) + 1
+        } else {
+            PART
+        };
         Err(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(60_000)))
     }
 
@@ -81,7 +98,10 @@ impl Budgets {
         });
         if self.buckets.len() >= CALLERS {
             // All of them in debt at once: one that has waited longest goes.
-            let oldest = self.buckets.iter().min_by_key(|(sub, b)| (b.filled_ms, Arc::clone(sub)));
+            let oldest = self
+                .buckets
+                .iter()
+                .min_by_key(|(sub, b)| (b.filled_ms, Arc::clone(sub)));
             if let Some(sub) = oldest.map(|(sub, _)| Arc::clone(sub)) {
                 self.buckets.remove(&sub);
             }
@@ -95,16 +115,32 @@ mod tests {
 
     #[test]
     fn a_bucket_empties_fills_and_takes_back() {
-        let mut budgets = Budgets::new(Price { burst: 2, per_minute: 60 }, 1);
+        let mut budgets = Budgets::new(
+            Price {
+                burst: 2,
+                per_minute: 60,
+            },
+            1,
+        );
         let ada: Arc<str> = "ada".into();
         assert_eq!(budgets.take(&ada, 0), Ok(()));
         assert_eq!(budgets.take(&ada, 0), Ok(()));
         let wait = budgets.take(&ada, 0).expect_err("it is empty");
-        assert!(wait > Duration::from_millis(900) && wait <= Duration::from_millis(1_001), "{wait:?}");
-        assert_eq!(budgets.take(&"bob".into(), 0), Ok(()), "another caller has one of their own");
+        assert!(
+            wait > Duration::from_millis(900) && wait <= Duration::from_millis(1_001),
+            "{wait:?}"
+        );
+        assert_eq!(
+            budgets.take(&"bob".into(), 0),
+            Ok(()),
+            "another caller has one of their own"
+        );
         assert_eq!(budgets.take(&ada, 1_000), Ok(()), "a second refills one");
         budgets.give_back(&ada);
         assert_eq!(budgets.take(&ada, 1_000), Ok(()), "it was no refusal");
-        assert!(budgets.take(&ada, 500).is_err(), "a clock that goes back fills nothing");
+        assert!(
+            budgets.take(&ada, 500).is_err(),
+            "a clock that goes back fills nothing"
+        );
     }
 }

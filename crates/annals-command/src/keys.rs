@@ -54,16 +54,30 @@ impl Keys {
     pub(crate) fn find(&self, hash: u64, after_ms: i64) -> Vec<Seen> {
         let fits = |r: &&Remembered| r.hash == hash && r.time_ms >= after_ms;
         match &self.index {
-            None => self.remembered.iter().rev().filter(fits).map(|r| r.seen).collect(),
+            None => self
+                .remembered
+                .iter()
+                .rev()
+                .filter(fits)
+                .map(|r| r.seen)
+                .collect(),
             Some(index) => {
-                let sequences = index.range((hash, 0)..=(hash, u64::MAX)).rev().map(|(_, sequence)| *sequence);
-                sequences.filter_map(|s| self.at(s)).filter(fits).map(|r| r.seen).collect()
+                let sequences = index
+                    .range((hash, 0)..=(hash, u64::MAX))
+                    .rev()
+                    .map(|(_, sequence)| *sequence);
+                sequences
+                    .filter_map(|s| self.at(s))
+                    .filter(fits)
+                    .map(|r| r.seen)
+                    .collect()
             }
         }
     }
 
     fn at(&self, sequence: u64) -> Option<&Remembered> {
-        self.remembered.get(usize::try_from(sequence.checked_sub(self.first)?).ok()?)
+        self.remembered
+            .get(usize::try_from(sequence.checked_sub(self.first)?).ok()?)
     }
 
     /// Remembers a key, and forgets the oldest beyond `most`.
@@ -73,7 +87,12 @@ impl Keys {
         if let Some(index) = &mut self.index {
             index.insert((hash, sequence));
         } else if self.remembered.len() >= INDEXED_FROM {
-            self.index = Some((self.first..).zip(&self.remembered).map(|(s, r)| (r.hash, s)).collect());
+            self.index = Some(
+                (self.first..)
+                    .zip(&self.remembered)
+                    .map(|(s, r)| (r.hash, s))
+                    .collect(),
+            );
         }
         while self.remembered.len() > most {
             self.forget_oldest();
@@ -99,7 +118,11 @@ impl Keys {
     /// The record of a pending key was accepted: from now on it is found at its offset.
     pub(crate) fn accepted(&mut self, record: RecordId, offset: Offset) {
         // The oldest pending one is accepted first; what is before it has its place.
-        let pending = self.remembered.iter_mut().rev().take_while(|r| matches!(r.seen, Seen::Pending(_)));
+        let pending = self
+            .remembered
+            .iter_mut()
+            .rev()
+            .take_while(|r| matches!(r.seen, Seen::Pending(_)));
         if let Some(found) = pending.into_iter().find(|r| r.seen == Seen::Pending(record)) {
             found.seen = Seen::At(offset);
         }
@@ -108,7 +131,11 @@ impl Keys {
     /// What a snapshot keeps. Call it only with nothing pending: a pending key has no place yet.
     pub(crate) fn trails(&self) -> Vec<KeyTrail> {
         let placed = self.remembered.iter().filter_map(|r| match r.seen {
-            Seen::At(offset) => Some(KeyTrail { hash: r.hash, offset, time_ms: r.time_ms }),
+            Seen::At(offset) => Some(KeyTrail {
+                hash: r.hash,
+                offset,
+                time_ms: r.time_ms,
+            }),
             Seen::Pending(_) => None,
         });
         placed.collect()
@@ -132,7 +159,11 @@ mod tests {
         }
         for n in 0..100u8 {
             let found = keys.find(u64::from(n), 0);
-            let expected = if n < 36 { vec![] } else { vec![Seen::At(Offset::new(u64::from(n) + 1_000))] };
+            let expected = if n < 36 {
+                vec![]
+            } else {
+                vec![Seen::At(Offset::new(u64::from(n) + 1_000))]
+            };
             assert_eq!(found, expected, "key {n}");
         }
         assert_eq!(keys.find(99, 100), [], "older than asked for");

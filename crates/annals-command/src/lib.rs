@@ -1,5 +1,25 @@
 //! The shard engine: load, decide, append, answer.
+//!
+//! Read in this order: [`answer`] (what a sender learns), `shard` (one shard's part: the way of a command),
+//! [`engine`] (many shards, cold loads, the cache), `shell` (the tasks that carry out what the engine wants) and
+//! `ownership` (which shards are this node's to claim).
+//!
+//! *Invariant:* nothing here reads a read model or knows HTTP.
 
-mod answer;
+pub mod answer;
+mod budget;
+pub mod engine;
+mod keys;
+mod metrics;
+mod ownership;
+mod routing;
+mod settings;
+mod shard;
+mod shell;
+mod slot;
 
 pub use answer::{Answer, EventRef, Outcome, SendError};
+pub use ownership::{ClockProbe, Ownership};
+pub use routing::Place;
+pub use settings::EngineSettings;
+pub use shell::{Commands, Parts, start};

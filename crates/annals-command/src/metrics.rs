@@ -48,10 +48,9 @@ pub(crate) fn ghost(shard: Shard, offset: Offset, why: Ghost) {
     }
 }
 
-pub(crate) fn sizes(streams: usize, cache_bytes: usize, mailbox: usize) {
+pub(crate) fn sizes(streams: usize, cache_bytes: usize) {
     gauge!("annals_command_streams").set(number(streams));
     gauge!("annals_command_cache_bytes").set(number(cache_bytes));
-    gauge!("annals_command_mailbox").set(number(mailbox));
 }
 
 fn number(n: usize) -> f64 {

@@ -7,7 +7,7 @@
 mod decide;
 mod settle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use annals_domain::{Ambient, Catalog, CommandRequest};
@@ -104,14 +104,22 @@ pub(crate) struct ShardEngine {
     pending_bytes: usize,
     /// Commands that wait until this node is owner.
     waiting: VecDeque<Waiting>,
-    fetches: HashMap<FetchId, (Waiting, Offset), FixedState>,
+    fetches: BTreeMap<FetchId, (Waiting, Offset)>,
     next_fetch: u64,
+    /// Since when a claim has been with the log.
+    claiming_since_ms: Option<i64>,
     to_load: Vec<LoadRequest>,
     scratch: Vec<writer::Output>,
 }
 
 impl ShardEngine {
-    pub(crate) fn new(shard: Shard, genesis: Hash32, app: &annals_record::AppName, claimant: &Claimant, seed: u64) -> Self {
+    pub(crate) fn new(
+        shard: Shard,
+        genesis: Hash32,
+        app: &annals_record::AppName,
+        claimant: &Claimant,
+        seed: u64,
+    ) -> Self {
         let claim = ClaimValue {
             app: app.clone(),
             shard,
@@ -132,8 +140,9 @@ impl ShardEngine {
             pending: HashMap::with_hasher(FixedState::with_seed(seed)),
             pending_bytes: 0,
             waiting: VecDeque::new(),
-            fetches: HashMap::with_hasher(FixedState::with_seed(seed)),
+            fetches: BTreeMap::new(),
             next_fetch: 0,
+            claiming_since_ms: None,
             to_load: Vec::new(),
             scratch: Vec::new(),
         }
@@ -143,8 +152,14 @@ impl ShardEngine {
         self.writer.as_ref().is_some_and(ShardWriter::is_owner)
     }
 
-    pub(crate) fn is_halted(&self) -> bool {
-        self.halted
+    /// How many streams are in memory or on their way.
+    pub(crate) fn streams(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether this incarnation of the stream is in memory.
+    pub(crate) fn holds(&self, stream: &StreamId, incarnation: u64) -> bool {
+        matches!(self.slots.get(stream), Some(Slot::Live(live)) if live.incarnation == incarnation)
     }
 
     /// Nothing of this shard is open: it can be handed over.
@@ -161,7 +176,8 @@ impl ShardEngine {
         if self.halted {
             return reply(cx, command.token, Err(SendError::ShardHalted));
         }
-        if !cx.clock_ok {
+        // Nobody waits for it any more, and nothing has happened.
+        if !cx.clock_ok || command.deadline_ms <= cx.now_ms {
             return reply(cx, command.token, Err(SendError::ShardUnavailable));
         }
         if self.is_owner() {
@@ -180,13 +196,18 @@ impl ShardEngine {
         let Some(aggregate) = cx.catalog.category(command.request.stream.category()) else {
             return reply(cx, command.token, Err(SendError::Internal));
         };
-        if self.writer.as_ref().is_some_and(|writer| writer.tail().bytes() > cx.settings.tail_bytes) {
+        if self
+            .writer
+            .as_ref()
+            .is_some_and(|writer| writer.tail().bytes() > cx.settings.tail_bytes)
+        {
             return reply(cx, command.token, Err(SendError::ShardUnavailable));
         }
         match self.slots.get_mut(&command.request.stream) {
             Some(Slot::Live(live)) => {
                 live.touched = true;
-                let must_wait = live.in_flight > 0 && live.overdue(cx.settings.snapshot_every) >= OVERDUE_SNAPSHOTS;
+                let must_wait =
+                    live.in_flight > 0 && live.overdue(cx.settings.snapshot_every) >= OVERDUE_SNAPSHOTS;
                 if !must_wait && live.held.is_empty() {
                     self.decide(command, cx);
                 } else if live.held.len() < cx.settings.mailbox {
@@ -203,14 +224,22 @@ impl ShardEngine {
                 let stream = command.request.stream.clone();
                 let request = self.load_request(&stream, aggregate.fingerprint());
                 self.to_load.push(request);
-                let loading = Loading { waiting: VecDeque::from([command]), again: false };
+                let loading = Loading {
+                    waiting: VecDeque::from([command]),
+                    again: false,
+                };
                 self.slots.insert(stream, Slot::Loading(loading));
             }
         }
     }
 
     fn load_request(&self, stream: &StreamId, fingerprint: Hash32) -> LoadRequest {
-        LoadRequest { shard: self.shard, stream: stream.clone(), fingerprint, in_full: false }
+        LoadRequest {
+            shard: self.shard,
+            stream: stream.clone(),
+            fingerprint,
+            in_full: false,
+        }
     }
 
     /// What is to be loaded, up to `most`; the engine puts several shards' into one query.
@@ -224,9 +253,16 @@ impl ShardEngine {
     }
 
     /// A stream was loaded, or could not be.
-    pub(crate) fn loaded(&mut self, request: LoadRequest, result: Result<Loaded, &StoreError>, cx: &mut Shared<'_>) {
+    pub(crate) fn loaded(
+        &mut self,
+        request: LoadRequest,
+        result: Result<Loaded, &StoreError>,
+        cx: &mut Shared<'_>,
+    ) {
         let stream = request.stream.clone();
-        let Some(Slot::Loading(loading)) = self.slots.get_mut(&stream) else { return };
+        let Some(Slot::Loading(loading)) = self.slots.get_mut(&stream) else {
+            return;
+        };
         let again = std::mem::take(&mut loading.again);
         let built = match result {
             Err(error) => {
@@ -249,18 +285,35 @@ impl ShardEngine {
 
     fn build(&self, request: &LoadRequest, loaded: Loaded, cx: &Shared<'_>) -> Result<Live, BuildError> {
         let stream = &request.stream;
-        let aggregate = cx.catalog.category(stream.category()).ok_or_else(|| BuildError::Broken {
-            stream: stream.clone(),
-            offset: Offset::new(0),
-            what: "its aggregate is not registered".to_owned(),
-        })?;
+        let aggregate = cx
+            .catalog
+            .category(stream.category())
+            .ok_or_else(|| BuildError::Broken {
+                stream: stream.clone(),
+                offset: Offset::new(0),
+                what: "its aggregate is not registered".to_owned(),
+            })?;
         let writer = self.writer.as_ref().ok_or(BuildError::JournalBehind)?;
         let tail = writer.tail();
         let of_stream = |from| -> Box<dyn Iterator<Item = (Offset, &Record)>> {
-            Box::new(tail.of_stream(stream, from).map(|(offset, record)| (offset, &**record)))
+            Box::new(
+                tail.of_stream(stream, from)
+                    .map(|(offset, record)| (offset, &**record)),
+            )
         };
-        let tail_from = if cx.settings.writer.keep_tail { tail.from() } else { Offset::new(0) };
-        Live::build(aggregate, stream, loaded, tail_from, of_stream, cx.settings.keys_per_stream)
+        let tail_from = if cx.settings.writer.keep_tail {
+            tail.from()
+        } else {
+            Offset::new(0)
+        };
+        Live::build(
+            aggregate,
+            stream,
+            loaded,
+            tail_from,
+            of_stream,
+            cx.settings.keys_per_stream,
+        )
     }
 
     fn arrived(&mut self, stream: StreamId, mut live: Live, cx: &mut Shared<'_>) {
@@ -268,9 +321,13 @@ impl ShardEngine {
         live.incarnation = cx.cache.incarnations;
         live.bytes = live.estimate(&stream);
         cx.cache.bytes += live.bytes;
-        cx.cache.queue.push_back((self.shard, stream.clone(), live.incarnation));
+        cx.cache
+            .queue
+            .push_back((self.shard, stream.clone(), live.incarnation));
         let before = self.slots.insert(stream, Slot::Live(Box::new(live)));
-        let Some(Slot::Loading(loading)) = before else { return };
+        let Some(Slot::Loading(loading)) = before else {
+            return;
+        };
         for command in loading.waiting {
             // By the whole way: the shard may have been lost while the load was under way.
             self.command(command, cx);
@@ -328,8 +385,11 @@ impl ShardEngine {
         if self.halted || !cx.clock_ok || self.is_owner() {
             return;
         }
-        let input =
-            writer::Input::Claim { id: cx.ambient.record_id(), time_ms: cx.now_ms, value: self.claim.clone() };
+        let input = writer::Input::Claim {
+            id: cx.ambient.record_id(),
+            time_ms: cx.now_ms,
+            value: self.claim.clone(),
+        };
         self.writer_input(input, cx);
     }
 
@@ -358,7 +418,9 @@ impl ShardEngine {
         result: Result<Option<Arc<Record>>, StoreError>,
         cx: &mut Shared<'_>,
     ) {
-        let Some((command, offset)) = self.fetches.remove(&fetch) else { return };
+        let Some((command, offset)) = self.fetches.remove(&fetch) else {
+            return;
+        };
         match result {
             Ok(Some(record)) => self.replay_or_decide(command, &record, offset, cx),
             Ok(None) => {
@@ -369,28 +431,25 @@ impl ShardEngine {
         }
     }
 
-    /// Gives up commands that nobody waits for any more and that were not decided.
+    /// Gives up commands that wait for an owner and that nobody waits for any more.
     pub(crate) fn expire(&mut self, cx: &mut Shared<'_>) {
         let now_ms = cx.now_ms;
-        let shard = self.shard;
-        let mut drop_late = |queue: &mut VecDeque<Waiting>| {
-            queue.retain(|command| {
-                let late = command.deadline_ms <= now_ms;
-                if late {
-                    tracing::debug!(%shard, "a command waited too long");
-                    reply(cx, command.token, Err(SendError::ShardUnavailable));
-                }
-                !late
-            });
-        };
-        drop_late(&mut self.waiting);
-        for slot in self.slots.values_mut() {
-            match slot {
-                Slot::Loading(loading) => drop_late(&mut loading.waiting),
-                Slot::Live(live) if !live.held.is_empty() => drop_late(&mut live.held),
-                Slot::Live(_) => {}
+        if self.writer.as_ref().is_some_and(ShardWriter::awaits_its_claim) {
+            let since = *self.claiming_since_ms.get_or_insert(now_ms);
+            if now_ms.saturating_sub(since) > CLAIM_MS {
+                self.claiming_since_ms = None;
+                self.writer_input(writer::Input::GiveUpClaim, cx);
             }
+        } else {
+            self.claiming_since_ms = None;
         }
+        self.waiting.retain(|command| {
+            let late = command.deadline_ms <= now_ms;
+            if late {
+                reply(cx, command.token, Err(SendError::ShardUnavailable));
+            }
+            !late
+        });
     }
 
     /// Takes a stream out of memory if nothing of it is open. `true` if it is gone or was another incarnation.
@@ -409,6 +468,8 @@ impl ShardEngine {
     }
 }
 
+/// A claim that has not been seen for so long, ms, is made again.
+const CLAIM_MS: i64 = 10_000;
 /// A hot stream's next command waits for a snapshot once so many are overdue.
 const OVERDUE_SNAPSHOTS: u32 = 10;
 

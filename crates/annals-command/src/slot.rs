@@ -70,7 +70,11 @@ pub(crate) enum BuildError {
     JournalBehind,
     /// L2, or something that does not read.
     #[error("stream {stream} at offset {offset}: {what}")]
-    Broken { stream: StreamId, offset: Offset, what: String },
+    Broken {
+        stream: StreamId,
+        offset: Offset,
+        what: String,
+    },
 }
 
 impl Live {
@@ -88,7 +92,8 @@ impl Live {
         }
         let mut live = Self::from_snapshot(aggregate, stream, loaded.snapshot.as_ref())?;
         for key in loaded.snapshot.iter().flat_map(|snapshot| &snapshot.keys) {
-            live.keys.push(key.hash, Seen::At(key.offset), key.time_ms, most_keys);
+            live.keys
+                .push(key.hash, Seen::At(key.offset), key.time_ms, most_keys);
         }
         for (offset, record) in &loaded.rows {
             live.take(stream, *offset, record, most_keys)?;
@@ -105,12 +110,17 @@ impl Live {
         stream: &StreamId,
         snapshot: Option<&Snapshot>,
     ) -> Result<Self, BuildError> {
-        let broken = |offset, what| BuildError::Broken { stream: stream.clone(), offset, what };
+        let broken = |offset, what| BuildError::Broken {
+            stream: stream.clone(),
+            offset,
+            what,
+        };
         let (state, version, as_of, bytes) = match snapshot {
             None => (aggregate.initial(), Version::new(0), Offset::new(0), 0),
             Some(snapshot) => {
                 let state = aggregate.restore(&snapshot.state);
-                let state = state.map_err(|error| broken(snapshot.offset, format!("its snapshot: {error}")))?;
+                let state =
+                    state.map_err(|error| broken(snapshot.offset, format!("its snapshot: {error}")))?;
                 (state, snapshot.version, snapshot.offset, snapshot.state.len())
             }
         };
@@ -121,7 +131,11 @@ impl Live {
             in_flight: 0,
             keys: Keys::default(),
             as_of,
-            since: Since { records: 0, bytes: 0, snapshot_bytes: bytes },
+            since: Since {
+                records: 0,
+                bytes: 0,
+                snapshot_bytes: bytes,
+            },
             held: VecDeque::new(),
             touched: true,
             bytes: 0,
@@ -136,11 +150,20 @@ impl Live {
         record: &Record,
         most_keys: usize,
     ) -> Result<(), BuildError> {
-        let broken = |what: String| BuildError::Broken { stream: stream.clone(), offset, what };
-        let Some(entry) = record.entry() else { return Err(broken("a claim or a close".to_owned())) };
+        let broken = |what: String| BuildError::Broken {
+            stream: stream.clone(),
+            offset,
+            what,
+        };
+        let Some(entry) = record.entry() else {
+            return Err(broken("a claim or a close".to_owned()));
+        };
         let expected = self.version.next();
         if entry.version != expected {
-            return Err(broken(format!("L2: version {} where {expected} follows", entry.version)));
+            return Err(broken(format!(
+                "L2: version {} where {expected} follows",
+                entry.version
+            )));
         }
         let view = EntryView::parse(&record.value).map_err(|error| broken(error.to_string()))?;
         if let OutcomeView::Events(events) = &view.outcome {
@@ -151,7 +174,8 @@ impl Live {
             self.version = self.version.plus(entry.count.into());
         }
         let time_ms = record.timestamp_ms;
-        self.keys.push(short(entry.idempotency_key), Seen::At(offset), time_ms, most_keys);
+        self.keys
+            .push(short(entry.idempotency_key), Seen::At(offset), time_ms, most_keys);
         self.as_of = self.as_of.max(offset.next());
         self.since.records = self.since.records.saturating_add(1);
         self.since.bytes += record.value.len();
@@ -175,11 +199,26 @@ impl Live {
     /// The state as a snapshot.
     ///
     /// *Invariant:* only with nothing in flight; else the state holds what may never count.
-    pub(crate) fn snapshot(&mut self, stream: &StreamId, fingerprint: Hash32) -> Result<Snapshot, serde_json::Error> {
+    pub(crate) fn snapshot(
+        &mut self,
+        stream: &StreamId,
+        fingerprint: Hash32,
+    ) -> Result<Snapshot, serde_json::Error> {
         debug_assert_eq!(self.in_flight, 0, "a snapshot of speculative state");
         let state = Bytes::from(self.state.to_json()?);
         let keys: Vec<KeyTrail> = self.keys.trails();
-        self.since = Since { records: 0, bytes: 0, snapshot_bytes: state.len() };
-        Ok(Snapshot { stream: stream.clone(), offset: self.as_of, version: self.version, fingerprint, state, keys })
+        self.since = Since {
+            records: 0,
+            bytes: 0,
+            snapshot_bytes: state.len(),
+        };
+        Ok(Snapshot {
+            stream: stream.clone(),
+            offset: self.as_of,
+            version: self.version,
+            fingerprint,
+            state,
+            keys,
+        })
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! *Invariant:* a [`Catalog`] is checked when it is built; after that a name that it gives out is right.
 
+mod builder;
 mod erased;
+mod explain;
+mod schemas;
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,12 +14,12 @@ use indexmap::IndexMap;
 use schemars::Schema;
 use serde_json::value::RawValue;
 
+pub use builder::Builder;
 pub use erased::{AnyCommand, AnyState, Decision, EncodedEvent};
 
-use crate::{
-    Aggregate, CommandType, EventType, InvalidKey, ReadError, VERSION_MISMATCH, Violation, personal,
-};
-use erased::{Erased, Typed};
+use crate::{CommandType, EventType, InvalidKey, ReadError, Violation, personal};
+use erased::Erased;
+pub(crate) use erased::fingerprint;
 
 /// Every aggregate of a program.
 #[derive(Clone)]
@@ -79,16 +82,22 @@ pub enum CatalogError {
         /// What is wrong with which name.
         why: String,
     },
+    /// A command that would take fields that it does not know, and drop them silently.
+    #[error(
+        "command `{command}` of aggregate `{category}` takes unknown fields at `{pointer}` of its schema: add \
+         `#[serde(deny_unknown_fields)]` to that struct"
+    )]
+    OpenCommand {
+        /// The aggregate.
+        category: &'static str,
+        /// The command.
+        command: &'static str,
+        /// Where in its schema, as a JSON Pointer; empty for the command's own struct.
+        pointer: String,
+    },
 }
 
 impl Catalog {
-    /// Begins the catalog of an app.
-    pub fn builder(app: AppName) -> Builder {
-        Builder {
-            app,
-            aggregates: Vec::new(),
-        }
-    }
     /// The app's name.
     pub fn app(&self) -> &AppName {
         &self.app
@@ -204,28 +213,20 @@ impl AggregateType {
     }
     /// Reads a client's body: parsed once into the command's type; the schema only explains a failure.
     ///
+    /// `key` is in its one form already ([`Self::parse_key`]). No violation repeats a value of the body, which may
+    /// be personal; one of an unknown field has the field's name in its pointer.
+    ///
     /// # Errors
     /// [`ParseError`] with every violation.
     pub fn parse(&self, key: &Key, name: &str, body: &[u8]) -> Result<AnyCommand, ParseError> {
         let registered = self.commands.get(name).ok_or(ParseError::UnknownCommand)?;
         let parsed = personal::from_client(|| self.erased.read_command(key, name, body));
-        let error = match parsed {
-            Ok(command) => {
-                let violations = self.erased.check(&command);
-                return if violations.is_empty() {
-                    Ok(command)
-                } else {
-                    Err(ParseError::Invalid(violations))
-                };
-            }
-            Err(error) => error,
-        };
-        let explained = registered.explain(body);
-        Err(ParseError::Invalid(if explained.is_empty() {
-            vec![Violation::at("", error.to_string())]
-        } else {
-            explained
-        }))
+        let command =
+            parsed.map_err(|error| ParseError::Invalid(explain::violations(registered, body, &error)))?;
+        match self.erased.check(&command) {
+            violations if violations.is_empty() => Ok(command),
+            violations => Err(ParseError::Invalid(violations)),
+        }
     }
     /// Reads a command from the form that records have.
     ///
@@ -245,170 +246,13 @@ impl AggregateType {
     pub fn restore(&self, snapshot: &[u8]) -> Result<AnyState, serde_json::Error> {
         self.erased.restore(snapshot)
     }
-    /// SHA-256 over the state's schema and [`Aggregate::REVISION`]: a snapshot with another one is discarded.
+    /// SHA-256 over the state's schema and [`Aggregate::REVISION`](crate::Aggregate::REVISION): a snapshot with another one is discarded.
     pub fn fingerprint(&self) -> annals_record::Hash32 {
         self.erased.fingerprint()
     }
     /// Whose personal data the command carries.
     pub fn data_subject(&self, command: &AnyCommand) -> crate::DataSubject {
         self.erased.data_subject(command)
-    }
-}
-
-impl RegisteredCommand {
-    fn explain(&self, body: &[u8]) -> Vec<Violation> {
-        let Ok(value) = serde_json::from_slice(body) else {
-            return Vec::new();
-        };
-        let validator = self.validator.get_or_init(|| {
-            jsonschema::options()
-                .should_validate_formats(true)
-                .build(self.schema.as_value())
-                .ok()
-        });
-        let Some(validator) = validator else {
-            return Vec::new();
-        };
-        let errors = validator.iter_errors(&value).take(MAX_VIOLATIONS);
-        errors
-            .map(|error| Violation::at(error.instance_path().to_string(), error.masked().to_string()))
-            .collect()
-    }
-}
-
-/// No answer lists more violations: the rest comes after these are mended.
-const MAX_VIOLATIONS: usize = 50;
-
-/// Collects aggregates.
-pub struct Builder {
-    app: AppName,
-    aggregates: Vec<AggregateType>,
-}
-
-impl Builder {
-    /// Adds an aggregate.
-    #[must_use]
-    pub fn aggregate<A: Aggregate>(mut self) -> Self {
-        self.aggregates.push(AggregateType {
-            category: Category::try_from(A::CATEGORY).unwrap_or_else(|_| UNNAMED.clone()),
-            resource: A::RESOURCE,
-            keyless: A::KEYLESS,
-            erasures: <A::Event as crate::Event>::types()
-                .iter()
-                .any(|event| event.erasure),
-            commands: registered::<A>(),
-            rejections: <A::Rejection as crate::Rejection>::CODES,
-            erased: Box::new(Typed::<A>::new()),
-        });
-        self
-    }
-
-    /// Checks names and makes the catalog.
-    ///
-    /// # Errors
-    /// [`CatalogError`] with the first name that is wrong or taken.
-    pub fn build(self) -> Result<Catalog, CatalogError> {
-        let mut aggregates = IndexMap::new();
-        let mut by_resource = IndexMap::new();
-        let mut events = IndexMap::new();
-        for aggregate in self.aggregates {
-            let category = aggregate.erased.category();
-            check_names(&aggregate, category)?;
-            let index = aggregates.len();
-            if by_resource.insert(aggregate.resource, index).is_some() {
-                return Err(CatalogError::Twice {
-                    what: "resource",
-                    name: aggregate.resource.to_owned(),
-                });
-            }
-            for event in aggregate.erased.events() {
-                if events.insert(event.name, (index, event.clone())).is_some() {
-                    return Err(CatalogError::Twice {
-                        what: "event type",
-                        name: event.name.to_owned(),
-                    });
-                }
-            }
-            if aggregates.insert(category, aggregate).is_some() {
-                return Err(CatalogError::Twice {
-                    what: "category",
-                    name: category.to_owned(),
-                });
-            }
-        }
-        Ok(Catalog {
-            app: self.app,
-            aggregates: Arc::new(aggregates),
-            by_resource: Arc::new(by_resource),
-            events: Arc::new(events),
-        })
-    }
-}
-
-/// Stands in for a category outside its grammar until `build` refuses it.
-static UNNAMED: std::sync::LazyLock<Category> =
-    std::sync::LazyLock::new(|| Category::try_from("unnamed").expect("it is of the grammar"));
-
-fn registered<A: Aggregate>() -> IndexMap<&'static str, RegisteredCommand> {
-    let commands = <A::Command as crate::Command>::types()
-        .into_iter()
-        .map(|command| {
-            let schema = (command.schema)();
-            let personal = personal::occurs_in(&schema);
-            (
-                command.name,
-                RegisteredCommand {
-                    command,
-                    schema,
-                    personal,
-                    validator: OnceLock::new(),
-                },
-            )
-        });
-    commands.collect()
-}
-
-fn check_names(aggregate: &AggregateType, category: &'static str) -> Result<(), CatalogError> {
-    let wrong = |why: String| Err(CatalogError::Name { category, why });
-    if let Err(error) = Category::try_from(category) {
-        return wrong(format!("its category: {error}"));
-    }
-    if !aggregate
-        .resource
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
-    {
-        return wrong(format!(
-            "its resource `{}` must be of a-z, 0-9 and _",
-            aggregate.resource
-        ));
-    }
-    if let Some(name) = aggregate
-        .keyless
-        .iter()
-        .find(|name| !aggregate.commands.contains_key(**name))
-    {
-        return wrong(format!(
-            "KEYLESS names `{name}`, which is not one of its commands"
-        ));
-    }
-    if !aggregate.keyless.is_empty() && aggregate.make_key(uuid::Uuid::nil()).is_none() {
-        return wrong("KEYLESS needs a key that can be made from a UUID".to_owned());
-    }
-    if aggregate.rejections.contains(&VERSION_MISMATCH) {
-        return wrong(format!("`{VERSION_MISMATCH}` is taken by failed preconditions"));
-    }
-    match aggregate
-        .erased
-        .events()
-        .iter()
-        .find(|event| !event.name.starts_with(&format!("{category}.")))
-    {
-        Some(event) => wrong(format!(
-            "its event `{}` must begin with `{category}.`",
-            event.name
-        )),
-        None => Ok(()),
     }
 }
 

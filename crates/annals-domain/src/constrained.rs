@@ -1,9 +1,11 @@
 //! Values with their limits in the type: each makes its own parser and its own JSON Schema.
+//!
+//! *Invariant:* what the schema accepts parses, and what parses the schema accepts.
 
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error as _;
+use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A text of 1 to `MAX` characters (Unicode scalar values).
@@ -32,6 +34,13 @@ impl<const MAX: usize> Text<MAX> {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<const MAX: usize> std::str::FromStr for Text<MAX> {
+    type Err = OutOfBounds;
+    fn from_str(text: &str) -> Result<Self, OutOfBounds> {
+        Self::new(text)
     }
 }
 
@@ -65,17 +74,28 @@ impl<const MAX: usize> JsonSchema for Text<MAX> {
     }
 }
 
-/// An integer from `MIN` to `MAX`, both inclusive. Keep both within ±(2^53−1), as JSON does.
+/// The largest integer that every JSON parser reads exactly: 2^53−1. **Source:** RFC 8259, section 6.
+const MAX_SAFE: i64 = (1 << 53) - 1;
+
+/// An integer from `MIN` to `MAX`, both inclusive and within ±(2^53−1), else it does not compile.
+///
+/// It reads `3.0` and `3e0` as 3, as JSON Schema does, and writes `3`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Bounded<const MIN: i64, const MAX: i64>(i64);
 
 impl<const MIN: i64, const MAX: i64> Bounded<MIN, MAX> {
+    const IS_JSON: () = assert!(
+        -MAX_SAFE <= MIN && MIN <= MAX && MAX <= MAX_SAFE,
+        "the bounds of an integer lie within ±(2^53−1), the lower one first"
+    );
+
     /// Checks the range.
     ///
     /// # Errors
     /// [`OutOfBounds`] if `value` lies outside.
     pub fn new(value: i64) -> Result<Self, OutOfBounds> {
+        let () = Self::IS_JSON;
         if (MIN..=MAX).contains(&value) {
             Ok(Self(value))
         } else {
@@ -85,6 +105,19 @@ impl<const MIN: i64, const MAX: i64> Bounded<MIN, MAX> {
     /// The number.
     pub fn get(self) -> i64 {
         self.0
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> TryFrom<i64> for Bounded<MIN, MAX> {
+    type Error = OutOfBounds;
+    fn try_from(value: i64) -> Result<Self, OutOfBounds> {
+        Self::new(value)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> From<Bounded<MIN, MAX>> for i64 {
+    fn from(bounded: Bounded<MIN, MAX>) -> Self {
+        bounded.0
     }
 }
 
@@ -102,7 +135,32 @@ impl<const MIN: i64, const MAX: i64> fmt::Display for Bounded<MIN, MAX> {
 
 impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Bounded<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(i64::deserialize(deserializer)?).map_err(D::Error::custom)
+        Self::new(deserializer.deserialize_i64(Integer)?).map_err(D::Error::custom)
+    }
+}
+
+/// Reads what JSON Schema calls an integer: a number without a fraction, however it is written.
+struct Integer;
+
+impl Visitor<'_> for Integer {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an integer")
+    }
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<i64, E> {
+        Ok(value)
+    }
+    /// What is too large for `i64` is above every bound, as is `i64::MAX`.
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<i64, E> {
+        Ok(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<i64, E> {
+        if value.fract() != 0.0 {
+            return Err(E::custom("must be an integer"));
+        }
+        // Below 2^53 a number without a fraction prints all its digits and nothing else; what does not fit is beyond any bound.
+        Ok(value.to_string().parse().unwrap_or(i64::MAX))
     }
 }
 

@@ -151,6 +151,8 @@ impl<A: Aggregate> Outcome<A> {
 }
 
 /// A command that a process sends, or an effect's answer.
+///
+/// Two are equal if their data are the same text; they are always written in one order.
 #[derive(Debug, Clone)]
 pub struct SendCommand {
     /// The resource it goes to, `products`.
@@ -181,6 +183,13 @@ impl SendCommand {
     }
 }
 
+impl PartialEq for SendCommand {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |c: &Self| (c.resource, c.category, c.command);
+        parts(self) == parts(other) && self.key == other.key && self.data.get() == other.data.get()
+    }
+}
+
 /// One thing that a process wants done.
 #[derive(Debug, Clone)]
 pub enum Action {
@@ -208,8 +217,28 @@ pub enum Action {
     Stuck(String),
 }
 
+impl PartialEq for Action {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Send(a), Self::Send(b)) => a == b,
+            (Self::Wake { timer, after }, Self::Wake { timer: t, after: a }) => timer == t && after == a,
+            (Self::WithdrawTimer(a), Self::WithdrawTimer(b)) => a == b,
+            (
+                Self::Perform { effect, payload },
+                Self::Perform {
+                    effect: e,
+                    payload: p,
+                },
+            ) => effect == e && payload.get() == p.get(),
+            (Self::WithdrawEffect(a), Self::WithdrawEffect(b)) => a == b,
+            (Self::Stuck(a), Self::Stuck(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 /// What a process wants done, in order.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Actions(Vec<Action>);
 
 impl Actions {

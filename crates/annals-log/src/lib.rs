@@ -3,15 +3,36 @@
 //! *Invariant:* nothing here decides what counts; [`annals_record::fold`] does, for every reader alike.
 //! *Invariant:* no other crate names rdkafka, or the tables `journal`, `log_meta`, `log_head`, `snapshot` and `checkpoint`.
 
+// Tests inside and outside of the crate share their helpers.
+#[cfg(test)]
+extern crate self as annals_log;
+
 mod checkpoint;
+pub mod conformance;
+pub mod faulty;
+pub mod indexer;
+mod kafka;
 mod log;
+mod memory;
+pub mod metrics;
+pub mod postgres;
 pub mod reader;
+mod recent;
 mod store;
+pub mod testing;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use indexer::{Indexed, Indexer, IndexerSettings, Stopped};
+pub use kafka::{BearerToken, KafkaError, KafkaLog, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
-pub use reader::{Accepted, Actor, Batch, DecodedEvent, Entry};
+pub use memory::{MemoryLog, MemoryStore, Plays};
+pub use postgres::{
+    JournalHead, LogIdentity, PgStreamStore, PostgresLog, PostgresSettings, PostgresTask, Wakes,
+};
+pub use reader::{
+    Accepted, Actor, Batch, DecodedEvent, Entry, HaltReason, Halted, ReaderError, ReaderSettings, ShardReader,
+};
 pub use store::{KeyTrail, LoadRequest, Loaded, Snapshot, StoreError, StreamStore};

@@ -1,5 +1,9 @@
 //! The folding reader: what every consumer of a shard sees, accepted records only, decoded and upcast once.
 
+mod decode;
+mod shard;
+mod versions;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +12,10 @@ use annals_record::record::Record;
 use annals_record::{EventId, Hash32, Offset, RecordId, Shard, StreamId, Version};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
+
+pub use decode::{DecodeError, decode};
+pub use shard::{HaltReason, Halted, ReaderError, ReaderSettings, ShardReader};
+pub use versions::VersionBreak;
 
 use crate::{Checkpoint, Placed};
 

@@ -337,6 +337,10 @@ impl ShardWriter {
     pub fn is_owner(&self) -> bool {
         matches!(self.state, State::Owner { .. })
     }
+    /// Whether its claim is with the log and the fold has not passed it.
+    pub fn awaits_its_claim(&self) -> bool {
+        matches!(self.state, State::Claiming(Phase::Appending | Phase::Passing))
+    }
     /// How many submitted records are not settled.
     pub fn pending(&self) -> usize {
         self.pending.len()

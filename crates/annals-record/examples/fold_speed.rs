@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use annals_record::hash::{record_hash, record_hash_with, sha256, value_hash};
 use annals_record::{
-    Claim, Entry, Epoch, Fold, Hash32, KeyHash, Meta, RawRecord, Record, RecordId, Seen, Slot,
-    Version,
+    Claim, Entry, Epoch, Fold, Hash32, KeyHash, Meta, RawRecord, Record, RecordId, Seen, Slot, Version,
 };
 
 const RECORDS: u32 = 20_000;
@@ -125,12 +124,7 @@ fn log(genesis: Hash32, value_bytes: usize) -> Vec<RawRecord> {
 
 fn flatten(raw: &RawRecord) -> Vec<u8> {
     let mut bytes = raw.timestamp_ms.to_be_bytes().to_vec();
-    bytes.extend(
-        raw.key
-            .iter()
-            .chain(&raw.value)
-            .flat_map(|part| part.iter()),
-    );
+    bytes.extend(raw.key.iter().chain(&raw.value).flat_map(|part| part.iter()));
     for header in &raw.headers {
         bytes.extend_from_slice(&header.name);
         bytes.extend(header.value.iter().flat_map(|value| value.iter()));

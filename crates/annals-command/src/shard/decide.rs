@@ -2,7 +2,7 @@
 
 use annals_domain::catalog::{Decision, EncodedEvent};
 use annals_domain::{Permission, Refusal, VERSION_MISMATCH};
-use annals_log::writer::Draft;
+use annals_log::writer::{Draft, ShardWriter};
 use annals_record::record::Record;
 use annals_record::value::{
     ActorValue, CommandValue, EntryValue, EntryView, EventValue, OutcomeValue, RefusalValue,
@@ -43,14 +43,20 @@ impl ShardEngine {
         for seen in seen {
             match *seen {
                 Seen::Pending(record) => match self.pending.get_mut(&record) {
-                    Some(first) if first.command.request.idempotency_key == command.request.idempotency_key => {
+                    Some(first)
+                        if first.command.request.idempotency_key == command.request.idempotency_key =>
+                    {
                         first.repeats.push(command);
                         return;
                     }
                     Some(_) | None => {}
                 },
                 Seen::At(offset) => {
-                    let tail = self.writer.as_ref().and_then(|writer| writer.tail().get(offset)).cloned();
+                    let tail = self
+                        .writer
+                        .as_ref()
+                        .and_then(|writer| writer.tail().get(offset))
+                        .cloned();
                     match tail {
                         Some(record) if is_of_key(&record, command.request.idempotency_key) => {
                             return self.replay(&command, &record, offset, cx);
@@ -67,7 +73,11 @@ impl ShardEngine {
     fn fetch(&mut self, command: Waiting, offset: Offset, cx: &mut Shared<'_>) {
         self.next_fetch += 1;
         let fetch = self.next_fetch;
-        cx.out.push(Effect::Fetch { fetch, shard: self.shard, offset });
+        cx.out.push(Effect::Fetch {
+            fetch,
+            shard: self.shard,
+            offset,
+        });
         self.fetches.insert(fetch, (command, offset));
     }
 
@@ -83,12 +93,17 @@ impl ShardEngine {
             return self.replay(&command, record, offset, cx);
         }
         let older = match live(&mut self.slots, &command) {
-            Some(live) => live.keys.find(short(command.request.idempotency_key), i64::MIN),
-            // Dropped meanwhile: from the start.
-            None => return self.command(command, cx),
+            Some(live) if self.writer.as_ref().is_some_and(ShardWriter::is_owner) => {
+                live.keys.find(short(command.request.idempotency_key), i64::MIN)
+            }
+            // Dropped or lost meanwhile: from the start.
+            Some(_) | None => return self.command(command, cx),
         };
-        let older: Vec<Seen> =
-            older.into_iter().skip_while(|seen| *seen != Seen::At(offset)).skip(1).collect();
+        let older: Vec<Seen> = older
+            .into_iter()
+            .skip_while(|seen| *seen != Seen::At(offset))
+            .skip(1)
+            .collect();
         self.look_up(command, &older, cx);
     }
 
@@ -117,7 +132,11 @@ impl ShardEngine {
         if pays && let Err(retry_after) = cx.budgets.take(&caller.sub, cx.now_ms) {
             metrics::over_budget();
             let (burst, per_minute) = (cx.settings.refusal_burst, cx.settings.refusals_per_minute);
-            let error = SendError::RefusalBudget { retry_after, burst, per_minute };
+            let error = SendError::RefusalBudget {
+                retry_after,
+                burst,
+                per_minute,
+            };
             return reply(cx, command.token, Err(error));
         }
         let (Some(writer), Some(live)) = (&self.writer, live(&mut self.slots, &command)) else {
@@ -161,7 +180,9 @@ impl ShardEngine {
 
     fn submit(&mut self, command: Waiting, draft: Draft, bytes: usize, cx: &mut Shared<'_>) {
         let (id, time_ms, count) = (draft.id, draft.time_ms, draft.count);
-        let Some(live) = live(&mut self.slots, &command) else { return };
+        let Some(live) = live(&mut self.slots, &command) else {
+            return;
+        };
         let submitted = self.writer.as_mut().and_then(|writer| writer.submit(draft));
         debug_assert!(submitted.is_some(), "only an owner decides");
         let key = short(command.request.idempotency_key);
@@ -169,20 +190,33 @@ impl ShardEngine {
         live.in_flight += 1;
         live.since.records = live.since.records.saturating_add(1);
         live.since.bytes += bytes;
-        live.keys.expire(time_ms - i64::from(cx.settings.key_lifetime_s) * 1_000);
-        live.keys.push(key, Seen::Pending(id), time_ms, cx.settings.keys_per_stream);
+        live.keys
+            .expire(time_ms - i64::from(cx.settings.key_lifetime_s) * 1_000);
+        live.keys
+            .push(key, Seen::Pending(id), time_ms, cx.settings.keys_per_stream);
         let estimate = live.estimate(&command.request.stream);
         cx.cache.bytes = (cx.cache.bytes + estimate).saturating_sub(live.bytes);
         live.bytes = estimate;
         self.pending_bytes += bytes;
         let incarnation = live.incarnation;
-        self.pending.insert(id, Pending { command, incarnation, bytes, repeats: Vec::new() });
+        self.pending.insert(
+            id,
+            Pending {
+                command,
+                incarnation,
+                bytes,
+                repeats: Vec::new(),
+            },
+        );
     }
 
     /// The state was evolved, but there will be no record: the stream is loaded anew.
     fn undo(&mut self, command: &Waiting, error: SendError, cx: &mut Shared<'_>) {
         self.drop_stream(&command.request.stream, cx);
         reply(cx, command.token, Err(error));
+        for held in std::mem::take(&mut self.waiting) {
+            self.command(held, cx);
+        }
     }
 }
 
@@ -219,7 +253,10 @@ fn decide(live: &mut Live, command: &Waiting, time_ms: i64) -> Result<Decision, 
     let version = live.version;
     if !command.request.precondition.holds(version) {
         let detail = serde_json::value::to_raw_value(&CurrentVersion { current: version })?;
-        return Ok(Err(Refusal { code: VERSION_MISMATCH.to_owned(), detail }));
+        return Ok(Err(Refusal {
+            code: VERSION_MISMATCH.to_owned(),
+            detail,
+        }));
     }
     let time = DateTime::from_timestamp_millis(time_ms).unwrap_or_default();
     live.state.decide(&command.request.command, time, version)
@@ -235,7 +272,10 @@ fn write_value(command: &Waiting, id: RecordId, decision: &Decision) -> Result<(
     let command = CommandValue {
         name: request.command.name(),
         fingerprint: request.fingerprint,
-        actor: ActorValue { sub: &request.caller.sub, roles: &request.caller.roles },
+        actor: ActorValue {
+            sub: &request.caller.sub,
+            roles: &request.caller.roles,
+        },
         data: &request.data,
     };
     let write = |outcome: OutcomeValue<'_>| {
@@ -252,14 +292,22 @@ fn write_value(command: &Waiting, id: RecordId, decision: &Decision) -> Result<(
     match decision {
         Ok(events) => {
             let count = u32::try_from(events.len()).map_err(|_| SendError::Internal)?;
-            let events: Vec<EventValue<'_>> =
-                (0u32..).zip(events).map(|(index, event)| event_value(id, index, event)).collect();
+            let events: Vec<EventValue<'_>> = (0u32..)
+                .zip(events)
+                .map(|(index, event)| event_value(id, index, event))
+                .collect();
             Ok((write(OutcomeValue::Events(&events)), count))
         }
         Err(refusal) => {
             metrics::refused();
             let detail: &RawValue = &refusal.detail;
-            Ok((write(OutcomeValue::Refusal(RefusalValue { code: &refusal.code, detail })), 0))
+            Ok((
+                write(OutcomeValue::Refusal(RefusalValue {
+                    code: &refusal.code,
+                    detail,
+                })),
+                0,
+            ))
         }
     }
 }

@@ -19,14 +19,20 @@ impl ShardEngine {
         for output in outputs.drain(..) {
             match output {
                 Output::End | Output::Read(_) | Output::Append { .. } => {
-                    cx.out.push(Effect::Log { shard: self.shard, output });
+                    cx.out.push(Effect::Log {
+                        shard: self.shard,
+                        output,
+                    });
                 }
                 Output::Accepted { record, offset } => self.accepted(&record, offset, cx),
                 Output::NeverHappened(record) => redo.extend(self.never_happened(&record, cx)),
                 Output::OtherAccepted { offset, record } => self.other_accepted(&record, offset, cx),
                 Output::Owner => {
                     metrics::owner(self.shard, true);
-                    cx.out.push(Effect::Owner { shard: self.shard, owner: true });
+                    cx.out.push(Effect::Owner {
+                        shard: self.shard,
+                        owner: true,
+                    });
                 }
                 Output::Stopped(reason) => {
                     tracing::warn!(shard = %self.shard, %reason, "no longer owner: outcomes are open");
@@ -54,7 +60,9 @@ impl ShardEngine {
 
     /// The fold accepted a record of ours: now, and not before, its sender and everyone who repeated it hear.
     fn accepted(&mut self, record: &Arc<Record>, offset: Offset, cx: &mut Shared<'_>) {
-        let Some(pending) = self.pending.remove(&record.id()) else { return };
+        let Some(pending) = self.pending.remove(&record.id()) else {
+            return;
+        };
         self.pending_bytes = self.pending_bytes.saturating_sub(pending.bytes);
         let answer = Answer::of_record(record, self.position(offset), false).map_err(|_| SendError::Internal);
         reply(cx, pending.command.token, answer);
@@ -76,7 +84,9 @@ impl ShardEngine {
 
     /// Nothing of the stream is in flight: the moment for a snapshot, and for what waited for one.
     fn quiet(&mut self, stream: &StreamId, cx: &mut Shared<'_>) {
-        let Some(Slot::Live(live)) = self.slots.get_mut(stream) else { return };
+        let Some(Slot::Live(live)) = self.slots.get_mut(stream) else {
+            return;
+        };
         if live.overdue(cx.settings.snapshot_every) > 0
             && let Some(aggregate) = cx.catalog.category(stream.category())
         {
@@ -92,7 +102,9 @@ impl ShardEngine {
 
     /// A record of ours can never count: its stream is loaded anew, its command decided anew, its repeats too.
     fn never_happened(&mut self, record: &Record, cx: &mut Shared<'_>) -> Vec<super::Waiting> {
-        let Some(pending) = self.pending.remove(&record.id()) else { return Vec::new() };
+        let Some(pending) = self.pending.remove(&record.id()) else {
+            return Vec::new();
+        };
         metrics::never_happened();
         self.pending_bytes = self.pending_bytes.saturating_sub(pending.bytes);
         self.drop_stream(&pending.command.request.stream, cx);
@@ -125,7 +137,10 @@ impl ShardEngine {
 
     fn lost(&mut self, cx: &mut Shared<'_>) {
         metrics::owner(self.shard, false);
-        cx.out.push(Effect::Owner { shard: self.shard, owner: false });
+        cx.out.push(Effect::Owner {
+            shard: self.shard,
+            owner: false,
+        });
         // Whether to claim again is the lease's to say.
         cx.out.push(Effect::AskLease(self.shard));
     }
@@ -135,7 +150,10 @@ impl ShardEngine {
         self.halted = true;
         metrics::halted(self.shard);
         tracing::error!(shard = %self.shard, reason, "the shard is halted: see the runbook `halted-shard`");
-        cx.out.push(Effect::Halted { shard: self.shard, reason: reason.to_owned() });
+        cx.out.push(Effect::Halted {
+            shard: self.shard,
+            reason: reason.to_owned(),
+        });
         let mut open: Vec<_> = self.pending.drain().collect();
         open.sort_by_key(|(id, _)| *id);
         for (_, pending) in open {

@@ -165,16 +165,21 @@ pub(super) struct Typed<A> {
 
 impl<A: Aggregate> Typed<A> {
     pub(super) fn new() -> Self {
-        let schema = schemars::schema_for!(A);
-        let mut digest = Sha256::new();
-        digest.update(schema.as_value().to_string());
-        digest.update(A::REVISION.to_be_bytes());
         Self {
             events: A::Event::types(),
-            fingerprint: Hash32::from(<[u8; 32]>::from(digest.finalize())),
+            fingerprint: fingerprint::<A>(),
             aggregate: PhantomData,
         }
     }
+}
+
+/// SHA-256 over the state's schema and its revision.
+pub(crate) fn fingerprint<A: Aggregate>() -> Hash32 {
+    let schema = schemars::schema_for!(A);
+    let mut digest = Sha256::new();
+    digest.update(schema.as_value().to_string());
+    digest.update(A::REVISION.to_be_bytes());
+    Hash32::from(<[u8; 32]>::from(digest.finalize()))
 }
 
 fn typed<A: Aggregate>(command: &(dyn Any + Send + Sync)) -> &TypedCommand<A> {

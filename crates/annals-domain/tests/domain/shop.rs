@@ -4,6 +4,8 @@ use annals_domain::{self as annals, Aggregate, Bounded, Context, Owner, Personal
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::violations::Pay;
+
 annals::uuid_key!(
     /// The id of an order.
     pub struct OrderId;
@@ -24,6 +26,8 @@ pub(crate) enum Command {
     Confirm,
     #[command(name = "call-off")]
     Cancel(Cancel),
+    /// Changes nothing; it is there for its shape.
+    Pay(Pay),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -164,6 +168,7 @@ impl Aggregate for Order {
                 })])
             }
             Command::Confirm if self.status == Some(Status::Confirmed) => Ok(Vec::new()),
+            Command::Pay(_) => Ok(Vec::new()),
             Command::Confirm => self.must_be(Status::Placed).map(|()| vec![Event::Confirmed]),
             Command::Cancel(c) => {
                 ensure(ctx.time().timestamp() < 2_000_000_000, Rejection::Late)?;
@@ -188,10 +193,9 @@ impl Aggregate for Order {
     }
 
     fn owner(&self, _: &OrderId, command: &Command) -> Option<Owner> {
-        let of = |id: OrderId| Owner::new(id.to_string());
         match command {
-            Command::Place(c) => Some(of(c.customer)),
-            Command::Confirm | Command::Cancel(_) => self.customer.map(of),
+            Command::Place(c) => Some(c.customer.into()),
+            Command::Confirm | Command::Cancel(_) | Command::Pay(_) => self.customer.map(Owner::from),
         }
     }
 
@@ -200,7 +204,7 @@ impl Aggregate for Order {
             Command::Place(c) if c.tags.len() > 2 => {
                 vec![Violation::at("/tags", "must have at most 2 items")]
             }
-            Command::Place(_) | Command::Confirm | Command::Cancel(_) => Vec::new(),
+            Command::Place(_) | Command::Confirm | Command::Cancel(_) | Command::Pay(_) => Vec::new(),
         }
     }
 }

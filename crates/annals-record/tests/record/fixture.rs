@@ -2,8 +2,8 @@
 
 use annals_record::hash::{genesis, sha256};
 use annals_record::{
-    Claim, Close, Entry, Epoch, Hash32, KeyHash, Meta, RawHeader, RawRecord, Record, RecordId,
-    Seen, ShardCount, Version,
+    Claim, Close, Entry, Epoch, Hash32, KeyHash, Meta, RawHeader, RawRecord, Record, RecordId, Seen,
+    ShardCount, Version,
 };
 use bytes::Bytes;
 
@@ -44,12 +44,7 @@ pub(crate) fn commit() -> Record {
     let mut entry = entry(7, sha256(b"prev"), 5, 2);
     entry.traceparent = Some(TRACE.parse().unwrap());
     let meta = Meta::Commit(entry);
-    record(
-        Some("order-0192f1c0"),
-        1_700_000_000_123,
-        meta,
-        r#"{"a":1}"#,
-    )
+    record(Some("order-0192f1c0"), 1_700_000_000_123, meta, r#"{"a":1}"#)
 }
 
 pub(crate) fn refusal() -> Record {

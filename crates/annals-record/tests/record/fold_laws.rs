@@ -3,8 +3,8 @@
 use annals_record::fold::{ChainAt, accept};
 use annals_record::hash::{chain, record_hash, sha256, slot_hash};
 use annals_record::{
-    Claim, Close, Entry, Epoch, Fold, Ghost, Hash32, Head, KeyHash, Meta, Record, RecordId, Seen,
-    Slot, Verdict, Version,
+    Claim, Close, Entry, Epoch, Fold, Ghost, Hash32, Head, KeyHash, Meta, Record, RecordId, Seen, Slot,
+    Verdict, Version,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -217,8 +217,7 @@ impl World {
             Op::Close { writer } => {
                 let view = self.writers[writer];
                 let (id, epoch, prev) = (self.id(), view.epoch, view.chain);
-                let close =
-                    self.record(false, view.time_ms, Meta::Close(Close { id, epoch, prev }));
+                let close = self.record(false, view.time_ms, Meta::Close(Close { id, epoch, prev }));
                 self.push(Slot::Known(close));
             }
             Op::Hostile { .. } => {
@@ -293,21 +292,12 @@ fn accepted(log: &[Slot], verdicts: &[Verdict]) -> Vec<usize> {
 }
 
 /// What must hold of every step, whatever the record.
-fn check_step(
-    before: &Head,
-    slot: &Slot,
-    verdict: Verdict,
-    after: &Head,
-) -> Result<(), TestCaseError> {
+fn check_step(before: &Head, slot: &Slot, verdict: Verdict, after: &Head) -> Result<(), TestCaseError> {
     match verdict {
         Verdict::Halt(_) => prop_assert_eq!(after, before, "a halt moves nothing"),
         Verdict::Ghost(_) => {
             let next = before.next.next();
-            prop_assert_eq!(
-                *after,
-                Head { next, ..*before },
-                "a ghost moves the offset alone"
-            );
+            prop_assert_eq!(*after, Head { next, ..*before }, "a ghost moves the offset alone");
         }
         Verdict::Accept => {
             let record = slot.known().unwrap();
@@ -320,11 +310,7 @@ fn check_step(
             if let Meta::Claim(claim) = &record.meta {
                 prop_assert_eq!(claim.genesis, c0());
                 prop_assert_eq!(claim.epoch.get(), before.epoch.get() + 1);
-                prop_assert_eq!(
-                    after.time_ms,
-                    before.time_ms,
-                    "a claim's time moves nothing"
-                );
+                prop_assert_eq!(after.time_ms, before.time_ms, "a claim's time moves nothing");
             } else {
                 prop_assert_eq!(record.prev(), Some(before.chain));
                 prop_assert_eq!(record.epoch(), before.epoch, "an ended term never counts");

@@ -3,8 +3,7 @@
 use annals_record::fold::{ChainAt, WINDOW, accept};
 use annals_record::hash::{chain, record_hash, sha256, slot_hash};
 use annals_record::{
-    Claim, Close, Epoch, Fold, Ghost, Halt, Hash32, Head, Meta, Record, Seen, ShardCount, Slot,
-    Verdict,
+    Claim, Close, Epoch, Fold, Ghost, Halt, Hash32, Head, Meta, Record, Seen, ShardCount, Slot, Verdict,
 };
 
 use crate::fixture::{c0, claim, commit, entry, foreign, header, id, record};
@@ -35,13 +34,7 @@ fn step(fold: &mut Fold, record: &Record) -> Verdict {
     assert_eq!(fold.head().next, before.next.next());
     if !verdict.is_accept() {
         let next = before.next;
-        assert_eq!(
-            Head {
-                next,
-                ..*fold.head()
-            },
-            before
-        );
+        assert_eq!(Head { next, ..*fold.head() }, before);
     }
     verdict
 }
@@ -51,10 +44,7 @@ fn owned() -> Fold {
     let mut fold = Fold::from_genesis(c0());
     assert_eq!(step(&mut fold, &claim_of(1, 0, c0())), Verdict::Accept);
     let seen = (fold.head().accepted, fold.head().chain);
-    assert_eq!(
-        step(&mut fold, &claim_of(2, seen.0, seen.1)),
-        Verdict::Accept
-    );
+    assert_eq!(step(&mut fold, &claim_of(2, seen.0, seen.1)), Verdict::Accept);
     let first = commit_of(2, fold.head().chain, 1_000);
     assert_eq!(step(&mut fold, &first), Verdict::Accept);
     fold
@@ -65,10 +55,7 @@ fn an_empty_shard() {
     let shards = ShardCount::try_from(16).unwrap();
     let head = Head::genesis(&"commerce".parse().unwrap(), 3.into(), shards);
     assert_eq!(head, Head::at_genesis(c0()));
-    assert_eq!(
-        (head.next.get(), head.accepted, head.epoch.get()),
-        (0, 0, 0)
-    );
+    assert_eq!((head.next.get(), head.accepted, head.epoch.get()), (0, 0, 0));
     assert_eq!((head.chain, head.time_ms, head.closed), (c0(), 0, false));
 }
 
@@ -208,10 +195,7 @@ fn a_claim_that_saw_another_history_halts() {
             accepted: head.accepted,
             ours,
         };
-        assert_eq!(
-            fold.step_record(&claim, record_hash(&claim)),
-            Verdict::Halt(halt)
-        );
+        assert_eq!(fold.step_record(&claim, record_hash(&claim)), Verdict::Halt(halt));
         assert_eq!(*fold.head(), head);
         assert!(halt.to_string().contains(&chain.to_string()));
     }
@@ -245,10 +229,7 @@ fn an_ended_term_cannot_write() {
             commit_of(epoch, head.chain, 2_000),
             close_of(epoch, head.chain, 2_000),
         ] {
-            assert_eq!(
-                step(&mut owned(), &record),
-                Verdict::Ghost(Ghost::Superseded)
-            );
+            assert_eq!(step(&mut owned(), &record), Verdict::Ghost(Ghost::Superseded));
         }
     }
 }
@@ -283,10 +264,7 @@ fn the_owners_next_record_counts_and_nothing_else_does() {
         close_of(3, head.chain, 2_000),
         commit(),
     ] {
-        assert_eq!(
-            step(&mut owned(), &record),
-            Verdict::Ghost(Ghost::Unchained)
-        );
+        assert_eq!(step(&mut owned(), &record), Verdict::Ghost(Ghost::Unchained));
     }
 }
 
@@ -306,10 +284,7 @@ fn the_window_holds_exactly_the_last_counts() {
         };
         let oldest = n.saturating_sub(window - 1);
         for count in [oldest, n, n / 2 + oldest / 2] {
-            assert_eq!(
-                known(count),
-                chains.get(usize::try_from(count).unwrap()).copied()
-            );
+            assert_eq!(known(count), chains.get(usize::try_from(count).unwrap()).copied());
         }
         assert_eq!(oldest.checked_sub(1).and_then(known), None);
         assert_eq!(known(n + 1), None);

@@ -1,9 +1,7 @@
 //! Bytes that must never change. The expected values were computed outside this program, with
 //! Python's `hashlib`, `struct` and `uuid`, from the formulas of the design alone.
 
-use annals_record::hash::{
-    chain, raw_record_hash, record_hash, record_hash_with, sha256, value_hash,
-};
+use annals_record::hash::{chain, raw_record_hash, record_hash, record_hash_with, sha256, value_hash};
 use annals_record::leaf::{LeafEntry, node_hash};
 use annals_record::{EventId, Hash32, KeyHash, Offset, Record, Slot};
 
@@ -60,15 +58,10 @@ fn event_ids_follow_from_record_and_index() {
 
 #[test]
 fn leaf_entries() {
-    let leaf = |slot: Slot, offset: u64, hash, accepted| {
-        LeafEntry::new(&slot, Offset::new(offset), hash, accepted)
-    };
+    let leaf =
+        |slot: Slot, offset: u64, hash, accepted| LeafEntry::new(&slot, Offset::new(offset), hash, accepted);
     let entry = leaf(Slot::Known(commit()), 1042, hash(COMMIT), true);
-    let hex: String = entry
-        .as_bytes()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let hex: String = entry.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
     let expected = "018100000000000004120000018bcfe5687b018bcfe5687b7abc8def0123456789ab\
                     50686a710fd63bbe3b3ada8365e9b8700000000000000005000000022d165f304a4a695ba3\
                     dd2ccdb050ea529897d31f0313491c02a58b1c12a8ba11";

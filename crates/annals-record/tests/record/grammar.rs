@@ -2,8 +2,8 @@
 
 use annals_record::hash::{raw_record_hash, slot_hash};
 use annals_record::{
-    Claim, Close, Entry, Epoch, Hash32, KeyHash, Meta, RawRecord, Record, RecordId, Seen, Slot,
-    Traceparent, Version,
+    Claim, Close, Entry, Epoch, Hash32, KeyHash, Meta, RawRecord, Record, RecordId, Seen, Slot, Traceparent,
+    Version,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -29,8 +29,7 @@ fn one_record_of_each_kind_comes_back() {
             .iter()
             .map(|h| h.name.len() + h.value.as_ref().unwrap().len())
             .sum();
-        let size =
-            size + raw.key.as_ref().map_or(0, Bytes::len) + raw.value.as_ref().unwrap().len();
+        let size = size + raw.key.as_ref().map_or(0, Bytes::len) + raw.value.as_ref().unwrap().len();
         assert_eq!(record.stored_bytes(), size);
         assert_eq!(
             record.meta.header_count(),
@@ -172,13 +171,7 @@ fn a_refusal_has_no_events() {
 #[test]
 fn entries_have_a_stream_as_key_and_claims_and_closes_have_none() {
     for record in [commit(), refusal()] {
-        for key in [
-            None,
-            Some(""),
-            Some("order"),
-            Some("Order-1"),
-            Some("order-ä"),
-        ] {
+        for key in [None, Some(""), Some("order"), Some("Order-1"), Some("order-ä")] {
             let mut raw = record.to_raw();
             raw.key = key.map(|k| Bytes::copy_from_slice(k.as_bytes()));
             assert!(is_foreign(&raw), "{key:?}");
@@ -298,8 +291,7 @@ fn records() -> impl Strategy<Value = Record> {
         value,
     )
         .prop_map(|(meta, stream, timestamp_ms, value)| Record {
-            stream: matches!(meta, Meta::Commit(_) | Meta::Refusal(_))
-                .then(|| stream.parse().unwrap()),
+            stream: matches!(meta, Meta::Commit(_) | Meta::Refusal(_)).then(|| stream.parse().unwrap()),
             timestamp_ms,
             meta,
             value: value.into(),

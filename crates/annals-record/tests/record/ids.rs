@@ -18,10 +18,7 @@ fn murmur2_is_that_of_kafkas_clients() {
         ("foobar", -790_332_482),
         ("a-little-bit-long-string", -985_981_536),
         ("a-little-bit-longer-string", -1_486_304_829),
-        (
-            "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-            -58_897_971,
-        ),
+        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
         ("abc", 479_470_107),
     ];
     for (text, hash) in cases {
@@ -42,11 +39,7 @@ fn streams_live_where_a_kafka_client_would_put_them() {
     for (stream, expected) in cases {
         let stream: StreamId = stream.parse().unwrap();
         let shard_of = |n| ShardCount::try_from(n).unwrap().shard_of(&stream).get();
-        assert_eq!(
-            [3, 7, 16, 1_000, 65_536].map(shard_of),
-            expected,
-            "{stream}"
-        );
+        assert_eq!([3, 7, 16, 1_000, 65_536].map(shard_of), expected, "{stream}");
     }
 }
 

@@ -2,8 +2,8 @@
 
 use annals_record::hash::sha256;
 use annals_record::value::{
-    ActorValue, ClaimValue, CommandValue, EntryValue, EntryView, EventValue, OutcomeValue,
-    OutcomeView, RefusalValue, ValueError,
+    ActorValue, ClaimValue, CommandValue, EntryValue, EntryView, EventValue, OutcomeValue, OutcomeView,
+    RefusalValue, ValueError,
 };
 use annals_record::{EventId, Fingerprint, Generation, ShardCount, StreamId};
 use serde_json::value::RawValue;
@@ -18,11 +18,7 @@ fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.into()).unwrap()
 }
 
-fn write(
-    outcome: OutcomeValue<'_>,
-    metadata: Option<&RawValue>,
-    causation: Option<&str>,
-) -> String {
+fn write(outcome: OutcomeValue<'_>, metadata: Option<&RawValue>, causation: Option<&str>) -> String {
     let stream: StreamId = "order-1".parse().unwrap();
     let roles = ["clerk".into(), "auditor".into()];
     let data = raw(r#"{"b":1.50,"a":[ ]}"#);
@@ -80,10 +76,7 @@ fn a_commit_is_read_without_touching_nested_json() {
     assert_eq!(view.events().len(), 1);
     let event = &view.events()[0];
     assert_eq!(event.id, EventId::of(id(), 0));
-    assert_eq!(
-        (event.type_name.as_ref(), event.schema),
-        ("order.placed", 2)
-    );
+    assert_eq!((event.type_name.as_ref(), event.schema), ("order.placed", 2));
     assert_eq!(event.data.get(), r#"{"z":1e2, "y":null}"#);
     assert_eq!(view.metadata.get(), "{}");
     assert_eq!(
@@ -134,10 +127,7 @@ fn a_value_without_an_outcome_or_with_two_is_an_error() {
         "schema",
     ] {
         let json = COMMIT.replace(&format!("\"{field}\""), "\"gone\"");
-        assert!(
-            EntryView::parse(json.as_bytes()).is_err(),
-            "without {field}"
-        );
+        assert!(EntryView::parse(json.as_bytes()).is_err(), "without {field}");
     }
 }
 

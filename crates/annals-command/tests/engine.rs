@@ -1,0 +1,237 @@
+//! The engine over a log in memory, through its shell: one node, and nodes that take shards from each other.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
+
+#[path = "engine/support.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use annals_command::{EngineSettings, Outcome, SendError};
+use annals_domain::{Permission, Precondition};
+use annals_log::Plays;
+use annals_record::{Kind, Version};
+use futures_util::future::join_all;
+use support::{Ask, CAP, World, add, committed};
+
+const BOTH: [Plays; 2] = [Plays::Kafka, Plays::Postgres];
+
+fn settings(plays: Plays) -> EngineSettings {
+    let mut settings = EngineSettings::default();
+    settings.writer.keep_tail = matches!(plays, Plays::Kafka);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_sends_of_one_command_with_one_key_are_one_event_and_equal_answers() {
+    for plays in BOTH {
+        let world = World::new(plays, 4);
+        let node = world.only_node(settings(plays));
+        let answers = join_all((0..100).map(|_| node.send(add("counter-1", "k", 1)))).await;
+        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+        let first = &answers[0];
+        for answer in &answers {
+            assert_eq!((answer.record, answer.position, answer.version), (first.record, first.position, Version::new(1)));
+            assert_eq!(committed(answer), 1);
+        }
+        assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1, "one was the first");
+        assert_eq!(world.accepted().len(), 1);
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_concurrent_commands_on_one_stream_get_versions_without_a_gap() {
+    for plays in BOTH {
+        let world = World::new(plays, 4);
+        let node = world.only_node(settings(plays));
+        let answers = join_all((0..1_000).map(|n| node.send(add("counter-1", n, 1)))).await;
+        let versions: BTreeSet<u64> = answers.into_iter().map(|answer| answer.unwrap().version.get()).collect();
+        assert_eq!(versions, (1..=1_000).collect());
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_with_the_same_if_match_one_is_accepted() {
+    let world = World::new(Plays::Kafka, 1);
+    let node = world.only_node(settings(Plays::Kafka));
+    node.send(add("counter-1", "first", 1)).await.unwrap();
+    let asks = (0..1_000).map(|n| {
+        let precondition = Precondition::Version(Version::new(1));
+        node.send(Ask { precondition, ..add("counter-1", n, 1) })
+    });
+    let (mut accepted, mut mismatched) = (0, 0);
+    for answer in join_all(asks).await {
+        match answer.unwrap().outcome {
+            Outcome::Committed(_) => accepted += 1,
+            Outcome::VersionMismatch { current } => {
+                assert_eq!(current, Version::new(2));
+                mismatched += 1;
+            }
+            Outcome::Rejected { .. } => panic!("no rule says no"),
+        }
+    }
+    assert_eq!((accepted, mismatched), (1, 999));
+    let refusals = world.accepted().iter().filter(|record| record.kind() == Kind::Refusal).count();
+    assert_eq!(refusals, 999, "each 412 is on the record");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_a_record_and_its_repeat_gets_the_same_one() {
+    let world = World::new(Plays::Postgres, 1);
+    let node = world.only_node(settings(Plays::Postgres));
+    let first = node.send(add("counter-1", "k", CAP + 1)).await.unwrap();
+    let Outcome::Rejected { code, detail } = &first.outcome else { panic!("{first:?}") };
+    assert_eq!((code.as_str(), detail.get()), ("full", r#"{"room":1000000}"#));
+    assert_eq!((first.version, first.replayed), (Version::new(0), false));
+    node.send(add("counter-1", "other", 1)).await.unwrap();
+    let again = node.send(add("counter-1", "k", CAP + 1)).await.unwrap();
+    assert!(again.replayed);
+    assert_eq!((again.record, again.position), (first.record, first.position));
+    assert_eq!(world.accepted().len(), 2);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_not_another_commands_and_a_stream_is_not_another_callers() {
+    let world = World::new(Plays::Kafka, 1);
+    let node = world.only_node(settings(Plays::Kafka));
+    node.send(add("counter-ada", "k", 1)).await.unwrap();
+    assert_eq!(node.send(add("counter-ada", "k", 2)).await.unwrap_err(), SendError::KeyReused);
+    let bob = Ask { caller: "bob", ..add("counter-ada", "k", 1) };
+    assert_eq!(node.send(bob).await.unwrap_err(), SendError::KeyReused);
+    let bob = Ask { caller: "bob", permission: Permission::IfOwner, ..add("counter-ada", "new", 1) };
+    assert_eq!(node.send(bob).await.unwrap_err(), SendError::Forbidden);
+    let ada = Ask { permission: Permission::IfOwner, ..add("counter-ada", "new", 1) };
+    assert_eq!(node.send(ada).await.unwrap().version, Version::new(2));
+    assert_eq!(world.accepted().len(), 2, "what was forbidden left no record");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_nothing_is_a_commit_without_events() {
+    let world = World::new(Plays::Postgres, 1);
+    let node = world.only_node(settings(Plays::Postgres));
+    let answer = node.send(add("counter-1", "k", 0)).await.unwrap();
+    assert_eq!((committed(&answer), answer.version, answer.began()), (0, Version::new(0), false));
+    let answer = node.send(add("counter-1", "l", 5)).await.unwrap();
+    assert_eq!((committed(&answer), answer.version, answer.began()), (1, Version::new(1), true));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_knows_everything_that_its_predecessor_answered() {
+    for plays in BOTH {
+        let world = World::new(plays, 4);
+        let mut settings = settings(plays);
+        settings.snapshot_every = 7;
+        let node = world.only_node(settings.clone());
+        let mut first = Vec::new();
+        for n in 0..60 {
+            first.push(node.send(add(&format!("counter-{}", n % 5), n, n)).await.unwrap());
+        }
+        node.kill();
+        world.table.give_all("b", 4);
+        let successor = world.node("b", settings);
+        for (n, first) in (0..).zip(&first) {
+            let again = successor.send(add(&format!("counter-{}", n % 5), n, n)).await.unwrap();
+            assert!(again.replayed, "command {n}");
+            assert_eq!((again.record, again.position, again.version), (first.record, first.position, first.version));
+        }
+        let next = successor.send(add("counter-0", "next", 1)).await.unwrap();
+        assert_eq!(next.version, Version::new(12), "n = 0 changed nothing");
+        assert!(world.store.snapshot(&next.stream).is_some(), "a snapshot was kept");
+        successor.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_that_both_believe_to_own_lose_and_double_nothing() {
+    for plays in BOTH {
+        let world = Arc::new(World::new(plays, 1));
+        world.table.give_all("a", 1);
+        let nodes = Arc::new([world.node("a", settings(plays)), world.node("b", settings(plays))]);
+        let flips = async {
+            for round in 0..12 {
+                world.table.give_all(if round % 2 == 0 { "b" } else { "a" }, 1);
+                tokio::time::sleep(std::time::Duration::from_millis(120)).await;
+            }
+        };
+        let clients = (0..8).map(|client| {
+            let nodes = Arc::clone(&nodes);
+            async move {
+                for n in 0..40 {
+                    let ask = || add("counter-1", format!("{client}-{n}"), 1);
+                    let mut at = client % 2;
+                    while let Err(error) = nodes[at].send(ask()).await {
+                        assert!(matches!(error, SendError::NotOwner { .. }), "{error:?}");
+                        at = 1 - at;
+                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    }
+                }
+            }
+        });
+        tokio::join!(flips, join_all(clients));
+        let accepted = world.accepted();
+        let keys: BTreeSet<_> = accepted.iter().map(|record| record.entry().unwrap().idempotency_key).collect();
+        assert_eq!((accepted.len(), keys.len()), (320, 320), "{plays:?}");
+        let versions: Vec<u64> = accepted.iter().map(|record| record.entry().unwrap().version.get()).collect();
+        assert_eq!(versions, (1..=320).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_cache_forgets_streams_and_answers_as_before() {
+    let world = World::new(Plays::Kafka, 2);
+    let mut settings = settings(Plays::Kafka);
+    settings.cache_bytes = 4_000;
+    settings.snapshot_every = 2;
+    settings.verify_loads = 3;
+    let node = world.only_node(settings);
+    for round in 0..6u64 {
+        let answers =
+            join_all((0..50).map(|n| node.send(add(&format!("counter-{n}"), format!("{n}-{round}"), 1)))).await;
+        for answer in answers {
+            assert_eq!(answer.unwrap().version, Version::new(round + 1));
+        }
+    }
+    let again = node.send(add("counter-7", "7-0", 1)).await.unwrap();
+    assert!(again.replayed && again.version == Version::new(1));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_paid_for_and_what_is_no_refusal_is_not() {
+    let world = World::new(Plays::Kafka, 1);
+    let mut settings = settings(Plays::Kafka);
+    settings.refusal_burst = 3;
+    settings.refusals_per_minute = 1;
+    let node = world.only_node(settings);
+    for n in 0..10 {
+        node.send(add("counter-1", n, 1)).await.unwrap();
+    }
+    for n in 10..13 {
+        let refused = node.send(add("counter-1", n, CAP)).await.unwrap();
+        assert!(matches!(refused.outcome, Outcome::Rejected { .. }));
+    }
+    let error = node.send(add("counter-1", "more", 1)).await.unwrap_err();
+    assert!(matches!(error, SendError::RefusalBudget { burst: 3, .. }), "an empty bucket stops all: {error:?}");
+    assert!(node.send(add("counter-1", 5, 1)).await.unwrap().replayed, "a replay never waits for it");
+    let bob = Ask { caller: "bob", ..add("counter-1", "bob", 1) };
+    node.send(bob).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_over_the_limit_leaves_the_stream_as_it_was() {
+    let world = World::new(Plays::Postgres, 1);
+    let mut settings = settings(Plays::Postgres);
+    settings.record_bytes = 2_000;
+    let node = world.only_node(settings);
+    let long = Ask { body: format!(r#"{{"by":1,"note":"{}"}}"#, "x".repeat(3_000)), ..add("counter-1", "k", 1) };
+    assert!(matches!(node.send(long).await, Err(SendError::TooLarge { limit: 2_000, .. })));
+    assert_eq!(node.send(add("counter-1", "l", 1)).await.unwrap().version, Version::new(1));
+    node.stop().await;
+}

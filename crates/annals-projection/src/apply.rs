@@ -1,0 +1,286 @@
+//! Applying a batch: one transaction in which every statement of every wave runs, and the checkpoints move.
+//!
+//! *Invariant:* rows and checkpoints commit together or not at all (L8). A checkpoint is a compare-and-set, so a
+//! second projector of the same build fails here, whatever it believed.
+
+mod bind;
+mod error;
+mod events;
+mod plan;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_log::Checkpoint;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+
+pub(crate) use bind::RELATION;
+pub use error::{ApplyError, Trouble};
+pub(crate) use events::Prepared;
+pub use events::{Closed, Delivery, Event, OpenError, OpenPersonal, Sealed};
+pub(crate) use plan::Plan;
+
+use crate::manifest::{BuildId, Manifest, Rows};
+use crate::{build, metrics, parking, waves};
+
+/// What the engine needs to know beside a manifest.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `projection.statement_timeout_ms`: the server ends a statement that takes longer.
+    pub statement_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            statement_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Applies events to one build of one projection.
+pub struct Projector {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) pool: PgPool,
+    pub(crate) plan: Plan,
+    limits: Limits,
+    opener: Arc<dyn OpenPersonal>,
+}
+
+/// What a committed batch did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Events that statements ran for, or that raised a version.
+    pub events: usize,
+    /// Events that were parked by this batch.
+    pub parked: usize,
+}
+
+impl Projector {
+    /// Makes the build if it is not there, and prepares to fill it.
+    ///
+    /// # Errors
+    /// [`build::BuildError`]; nothing is half made.
+    pub async fn open(
+        pool: PgPool,
+        manifest: Arc<Manifest>,
+        opener: Arc<dyn OpenPersonal>,
+        limits: Limits,
+    ) -> Result<Self, build::BuildError> {
+        build::ensure(&pool, &manifest).await?;
+        Self::of_made(pool, manifest, opener, limits).await
+    }
+
+    /// For a build that is made already.
+    pub(crate) async fn of_made(
+        pool: PgPool,
+        manifest: Arc<Manifest>,
+        opener: Arc<dyn OpenPersonal>,
+        limits: Limits,
+    ) -> Result<Self, build::BuildError> {
+        let columns = build::describe_columns(&pool, &manifest).await?;
+        let plan = Plan::new(&manifest, &columns);
+        Ok(Self {
+            manifest,
+            pool,
+            plan,
+            limits,
+            opener,
+        })
+    }
+
+    /// Which build of which projection.
+    #[must_use]
+    pub fn id(&self) -> &BuildId {
+        &self.manifest.id
+    }
+
+    /// The manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Applies what was read of some shards, each at most once, in one transaction. An event that cannot be
+    /// applied is parked with the rest of its stream; everything else goes on.
+    ///
+    /// Not cancel safe: if this is dropped, the transaction may have been committed; the checkpoints say.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: nothing was committed, except where it says that this is not known.
+    pub async fn apply(&self, deliveries: &[Delivery]) -> Result<Applied, ApplyError> {
+        let mut events = Vec::new();
+        for delivery in deliveries {
+            delivery.collect(&self.plan, &mut events);
+        }
+        let prepared = self.prepare(events).await?;
+        match self.whole(deliveries, &prepared).await {
+            Err(ApplyError::Poison(trouble)) => {
+                tracing::debug!(build = %self.id(), %trouble, "looking for the event that cannot be applied");
+                self.piecewise(deliveries, &prepared).await
+            }
+            done => done,
+        }
+    }
+
+    pub(crate) async fn prepare(&self, events: Vec<Event>) -> Result<Prepared, ApplyError> {
+        Prepared::new(events, self.manifest.is_private(), &*self.opener).await
+    }
+
+    /// A trouble as it is stored: without the server's words where they may quote personal data.
+    pub(crate) fn shown(&self, trouble: &Trouble) -> String {
+        if !self.manifest.is_private() {
+            return trouble.to_string();
+        }
+        let code = trouble.error.sqlstate().unwrap_or_default();
+        let constraint = trouble.error.constraint().unwrap_or_default();
+        format!("{}: SQLSTATE {code} {constraint}", trouble.place)
+            .trim_end()
+            .to_owned()
+    }
+
+    /// The usual way: everything at once.
+    async fn whole(&self, deliveries: &[Delivery], prepared: &Prepared) -> Result<Applied, ApplyError> {
+        let mut tx = self.begin().await?;
+        let parked = parking::parked_streams(&mut tx, self.id()).await?;
+        let (go, behind) = prepared.apart(&parked);
+        self.apply_set(&mut tx, prepared, &go).await?;
+        parking::park_behind(&mut tx, self.id(), prepared, &behind).await?;
+        self.advance(&mut tx, deliveries).await?;
+        tx.commit().await.map_err(ApplyError::of)?;
+        self.count(go.len(), behind.len())
+    }
+
+    /// The careful way, after an event was found that cannot be applied: it is sought by halving, under
+    /// savepoints, parked, and the rest goes on.
+    async fn piecewise(&self, deliveries: &[Delivery], prepared: &Prepared) -> Result<Applied, ApplyError> {
+        let mut tx = self.begin().await?;
+        let mut parked = parking::parked_streams(&mut tx, self.id()).await?;
+        let (go, mut behind) = prepared.apart(&parked);
+        let newly = parking::isolate(self, &mut tx, prepared, go, &mut parked).await?;
+        behind.extend(newly.behind);
+        parking::park_behind(&mut tx, self.id(), prepared, &behind).await?;
+        self.advance(&mut tx, deliveries).await?;
+        tx.commit().await.map_err(ApplyError::of)?;
+        self.count(newly.applied, newly.culprits + behind.len())
+    }
+
+    fn count(&self, events: usize, parked: usize) -> Result<Applied, ApplyError> {
+        metrics::applied(self.id(), events, parked);
+        Ok(Applied { events, parked })
+    }
+
+    /// A transaction in the build's schema, in whose course nobody resumes parked streams.
+    async fn begin(&self) -> Result<Transaction, ApplyError> {
+        self.begin_with_lock("pg_advisory_xact_lock_shared").await
+    }
+
+    /// A transaction in the build's schema, in whose course no batch is applied.
+    pub(crate) async fn begin_alone(&self) -> Result<Transaction, ApplyError> {
+        self.begin_with_lock("pg_advisory_xact_lock").await
+    }
+
+    async fn begin_with_lock(&self, lock: &'static str) -> Result<Transaction, ApplyError> {
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        let mut tx = self.pool.begin_with(begin).await.map_err(ApplyError::of)?;
+        sqlx::query(AssertSqlSafe(format!(
+            "SELECT set_config('search_path', $1, true), set_config('statement_timeout', $2, true),
+                    set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true), {lock}($3)",
+        )))
+        .bind(&self.plan.search_path)
+        .bind(self.limits.statement_timeout.as_millis().to_string())
+        .bind(parking::lock_of(self.id()))
+        .execute(&mut *tx)
+        .await
+        .map_err(ApplyError::of)?;
+        Ok(tx)
+    }
+
+    /// Runs the statements of some events, which are in the order of their shards, wave by wave.
+    pub(crate) async fn apply_set(
+        &self,
+        connection: &mut PgConnection,
+        prepared: &Prepared,
+        events: &[usize],
+    ) -> Result<(), ApplyError> {
+        let handled: Vec<usize> = events
+            .iter()
+            .copied()
+            .filter(|&at| {
+                prepared
+                    .event_type(at)
+                    .is_some_and(|name| self.plan.handles(name))
+            })
+            .collect();
+        let steps = handled.iter().filter_map(|&at| {
+            let event_type = prepared.event_type(at)?;
+            Some(waves::Step {
+                stream: prepared.stream(at),
+                event_type,
+                repeat: self.plan.repeats(event_type),
+            })
+        });
+        for wave in waves::split(steps) {
+            for (event_type, steps) in wave {
+                let at: Vec<usize> = steps
+                    .iter()
+                    .filter_map(|step| handled.get(*step).copied())
+                    .collect();
+                let columns = bind::Columns::of(prepared, &at)?;
+                for statement in self.plan.statements(event_type) {
+                    let done = columns
+                        .bind(statement.sql.clone())
+                        .execute(&mut *connection)
+                        .await;
+                    done.map_err(|error| ApplyError::in_statement(&statement.file, error))?;
+                }
+            }
+        }
+        if self.manifest.rows == Rows::Stream {
+            self.raise_versions(connection, prepared, events).await?;
+        }
+        Ok(())
+    }
+
+    /// Raises `_version` in every row of a touched stream where it is lower.
+    async fn raise_versions(
+        &self,
+        connection: &mut PgConnection,
+        prepared: &Prepared,
+        events: &[usize],
+    ) -> Result<(), ApplyError> {
+        for raise in &self.plan.raises {
+            let (keys, versions) = prepared.newest_versions(events, &raise.category)?;
+            if keys.is_empty() {
+                continue;
+            }
+            let query = sqlx::query(AssertSqlSafe(raise.sql.clone()));
+            let done = query.bind(keys).bind(versions).execute(&mut *connection).await;
+            done.map_err(|error| ApplyError::in_statement(&raise.table, error))?;
+        }
+        Ok(())
+    }
+
+    async fn advance(
+        &self,
+        connection: &mut PgConnection,
+        deliveries: &[Delivery],
+    ) -> Result<(), ApplyError> {
+        let moves: Vec<_> = deliveries
+            .iter()
+            .filter(|delivery| delivery.from != delivery.to)
+            .map(|delivery| (delivery.shard, &delivery.from, &delivery.to))
+            .collect();
+        if moves.is_empty() {
+            return Ok(());
+        }
+        Checkpoint::advance_all(connection, &self.plan.reader, &moves).await?;
+        Ok(())
+    }
+}
+
+type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
+
+/// The streams of a build that are parked.
+pub(crate) type ParkedStreams = HashSet<Box<str>>;

@@ -1,0 +1,318 @@
+//! Making a build: its schema, its tables, what the engine adds to them, who may read them, and its row.
+//!
+//! *Invariant:* a build's files never change under its number: their digest is stored beside it and compared.
+
+mod columns;
+
+use std::path::PathBuf;
+
+use annals_log::{Checkpoint, CheckpointError};
+use annals_record::Hash32;
+use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, SqlSafeStr};
+
+pub use columns::{Column, Columns, describe_columns, missing_indexes};
+
+use crate::apply::RELATION;
+use crate::manifest::{BuildId, Manifest, Rows, sql};
+
+/// One build is made at a time in a database: they share the schema `read`, and nobody makes many.
+const BUILD_LOCK: i64 = 0x616e_6e61_6c73_6264;
+
+/// The column that the engine adds to tables with `rows = "stream"`.
+pub const VERSION_COLUMN: &str = "_version";
+
+/// Why a build could not be made or may not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Other files under a number that is taken.
+    #[error(
+        "build {id} was made from other files (digest {stored}, now {found}): raise `build` in projection.toml to {}, and the new tables are made beside the old ones",
+        id.build.get().saturating_add(1)
+    )]
+    OtherFiles {
+        /// The build.
+        id: BuildId,
+        /// The digest it was made from.
+        stored: Hash32,
+        /// The digest of the files now.
+        found: Hash32,
+    },
+    /// A file does not fit the tables, or is no SQL that Postgres takes.
+    #[error("{}: {what}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// Postgres.
+    #[error(transparent)]
+    Database(#[from] annals_store::Error),
+}
+
+impl From<sqlx::Error> for BuildError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl BuildError {
+    fn file(manifest: &Manifest, file: &str, what: impl Into<String>) -> Self {
+        Self::File {
+            file: manifest.dir.join(file),
+            what: what.into(),
+        }
+    }
+
+    /// What Postgres says of a file's SQL; anything else is about the machinery.
+    fn in_file(manifest: &Manifest, file: &str, error: sqlx::Error) -> Self {
+        match error.as_database_error() {
+            Some(answer) if !is_transient(answer) => Self::file(manifest, file, answer.message().to_owned()),
+            _ => error.into(),
+        }
+    }
+}
+
+/// Makes the build if it is not there. The first build of a projection goes live at once; a later one when it is
+/// switched to. Safe to call from several nodes at once.
+///
+/// # Errors
+/// [`BuildError`]; a build is made wholly or not at all.
+pub async fn ensure(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError> {
+    let id = &manifest.id;
+    if is_made(pool, manifest).await? {
+        return Ok(());
+    }
+    let mut tx = pool.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(BUILD_LOCK)
+        .execute(&mut *tx)
+        .await?;
+    if is_made(&mut *tx, manifest).await? {
+        return Ok(());
+    }
+    make_tables(&mut tx, manifest).await?;
+    check_statements(&mut tx, manifest).await?;
+    grant(&mut tx, id).await?;
+    let live: bool = sqlx::query_scalar(
+        "INSERT INTO annals.projection (name, build, digest, state, live, switched_at)
+         SELECT $1, $2, $3, CASE WHEN first THEN 'running' ELSE 'building' END, first, CASE WHEN first THEN now() END
+         FROM (SELECT NOT EXISTS (SELECT FROM annals.projection WHERE name = $1 AND live) AS first) AS f
+         RETURNING live",
+    )
+    .bind(id.name.as_str())
+    .bind(id.build.get())
+    .bind(manifest.digest.as_ref())
+    .fetch_one(&mut *tx)
+    .await?;
+    if live {
+        make_views(&mut tx, manifest).await?;
+    }
+    for what in missing_indexes(&mut tx, manifest).await? {
+        tracing::warn!(build = %id, "{what}");
+    }
+    tx.commit().await?;
+    tracing::info!(build = %id, live, "made a build");
+    Ok(())
+}
+
+/// Makes a build that is only looked at: never live, without views. It must not be there.
+///
+/// # Errors
+/// [`BuildError`].
+pub(crate) async fn make_scratch(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError> {
+    let mut tx = pool.begin().await?;
+    make_tables(&mut tx, manifest).await?;
+    check_statements(&mut tx, manifest).await?;
+    grant(&mut tx, &manifest.id).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Drops a build: its tables, its row, what was parked of it, its checkpoints. Nothing if it is not there.
+///
+/// # Errors
+/// [`BuildError::Database`].
+pub async fn drop_build(pool: &PgPool, id: &BuildId) -> Result<(), BuildError> {
+    let mut tx = pool.begin().await?;
+    run(
+        &mut tx,
+        format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(&id.schema())),
+    )
+    .await?;
+    forget(&mut tx, id).await?;
+    sqlx::query("DELETE FROM annals.projection WHERE name = $1 AND build = $2")
+        .bind(id.name.as_str())
+        .bind(id.build.get())
+        .execute(&mut *tx)
+        .await?;
+    Ok(tx.commit().await?)
+}
+
+/// Empties a scratch build.
+pub(crate) async fn empty(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError> {
+    let schema = quote(&manifest.id.schema());
+    let mut tx = pool.begin().await?;
+    for table in &manifest.tables {
+        // Not TRUNCATE: it makes new files, and scratch tables hold a few rows.
+        run(&mut tx, format!("DELETE FROM {schema}.{}", quote(&table.name))).await?;
+    }
+    forget(&mut tx, &manifest.id).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Forgets how far a build has got, and what was parked of it.
+async fn forget(connection: &mut PgConnection, id: &BuildId) -> Result<(), BuildError> {
+    sqlx::query("DELETE FROM annals.parked WHERE projection = $1 AND build = $2")
+        .bind(id.name.as_str())
+        .bind(id.build.get())
+        .execute(&mut *connection)
+        .await?;
+    match Checkpoint::forget(connection, &id.reader()).await {
+        Err(CheckpointError::Database(error)) => Err(error.into()),
+        // Nothing is moved, so nothing else can be wrong.
+        _ => Ok(()),
+    }
+}
+
+async fn is_made(executor: impl sqlx::PgExecutor<'_>, manifest: &Manifest) -> Result<bool, BuildError> {
+    let id = &manifest.id;
+    let stored: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT digest FROM annals.projection WHERE name = $1 AND build = $2")
+            .bind(id.name.as_str())
+            .bind(id.build.get())
+            .fetch_optional(executor)
+            .await?;
+    let Some(stored) = stored else { return Ok(false) };
+    if stored == manifest.digest.as_ref() {
+        return Ok(true);
+    }
+    let stored = Hash32::try_from(stored.as_slice()).unwrap_or_else(|_| Hash32::from([0; 32]));
+    Err(BuildError::OtherFiles {
+        id: id.clone(),
+        stored,
+        found: manifest.digest,
+    })
+}
+
+async fn make_tables(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
+    let schema = quote(&manifest.id.schema());
+    run(connection, format!("CREATE SCHEMA {schema}")).await?;
+    run(connection, format!("SET LOCAL search_path = {schema}, pg_temp")).await?;
+    run(connection, manifest.schema_sql.clone())
+        .await
+        .map_err(|error| BuildError::in_file(manifest, "schema.sql", error))?;
+    if manifest.rows == Rows::Stream {
+        for table in &manifest.tables {
+            // No default: a statement that forgets it fails, and `projections check` shows it.
+            let add = format!(
+                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {VERSION_COLUMN} bigint NOT NULL",
+                quote(&table.name)
+            );
+            run(connection, add)
+                .await
+                .map_err(|error| BuildError::in_file(manifest, "schema.sql", error))?;
+        }
+    }
+    columns::check(connection, manifest).await
+}
+
+/// Prepares every statement, so that a wrong name is found now and not event by event.
+async fn check_statements(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
+    for statement in manifest.on.values().flat_map(|handler| &handler.statements) {
+        let sql = format!("/* check */ {}", sql::with_events(&statement.sql, RELATION));
+        prepare(connection, sql)
+            .await
+            .map_err(|error| BuildError::in_file(manifest, &statement.file, error))?;
+    }
+    for resource in &manifest.resources {
+        let sql = format!(
+            "SELECT FROM {} WHERE ({})",
+            quote(&resource.table),
+            resource.condition
+        );
+        prepare(connection, sql)
+            .await
+            .map_err(|error| match error.as_database_error() {
+                Some(answer) => {
+                    let what = format!("resource `{}`, key `where`: {}", resource.name, answer.message());
+                    BuildError::file(manifest, "projection.toml", what)
+                }
+                None => error.into(),
+            })?;
+    }
+    if let Some(lineage) = &manifest.lineage_sql {
+        prepare(connection, lineage.clone())
+            .await
+            .map_err(|error| BuildError::in_file(manifest, "lineage.sql", error))?;
+    }
+    Ok(())
+}
+
+async fn prepare(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    connection
+        .prepare(AssertSqlSafe(sql).into_sql_str())
+        .await
+        .map(drop)
+}
+
+/// The projector fills the tables, whoever made them; query and audit nodes read them.
+async fn grant(connection: &mut PgConnection, id: &BuildId) -> Result<(), BuildError> {
+    let schema = quote(&id.schema());
+    let grants = format!(
+        "GRANT USAGE ON SCHEMA {schema} TO annals_projector, annals_query, annals_audit;
+         GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA {schema} TO annals_projector;
+         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO annals_query, annals_audit;"
+    );
+    Ok(run(connection, grants).await?)
+}
+
+/// Views of the live build for people, without private columns. Query nodes read the build's own schema:
+/// replacing a view under a prepared statement breaks it.
+pub(crate) async fn make_views(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
+    let columns = columns::describe(connection, manifest).await?;
+    let schema = quote(&manifest.id.schema());
+    run(
+        connection,
+        "CREATE SCHEMA IF NOT EXISTS read; GRANT USAGE, CREATE ON SCHEMA read TO annals_projector".to_owned(),
+    )
+    .await?;
+    for table in &manifest.tables {
+        let name = quote(&table.name);
+        let shown: Vec<String> = columns
+            .get(&table.name)
+            .into_iter()
+            .flatten()
+            .filter(|(column, _)| !table.private.contains(column))
+            .map(|(column, _)| quote(column))
+            .collect();
+        let view = format!(
+            "DROP VIEW IF EXISTS read.{name}; CREATE VIEW read.{name} AS SELECT {} FROM {schema}.{name}",
+            shown.join(", ")
+        );
+        run(connection, view).await?;
+    }
+    Ok(())
+}
+
+/// A name in quotes, fit for SQL.
+#[must_use]
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// SQL made of checked files and quoted names.
+pub(crate) async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+fn is_transient(answer: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = answer.code().unwrap_or_default();
+    matches!(
+        annals_store::error::class_of_sqlstate(&code, answer.constraint()),
+        annals_store::ErrorClass::Transient | annals_store::ErrorClass::Timeout
+    )
+}

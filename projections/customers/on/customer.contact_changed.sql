@@ -1,0 +1,4 @@
+UPDATE customers c
+SET name = e.data->>'name', email = e.data->>'email'
+FROM events e
+WHERE c.customer_id = e.key::uuid;

@@ -1,0 +1,4 @@
+UPDATE products p
+SET status = 'active', _version = e.version
+FROM events e
+WHERE p.sku = e.key;
