@@ -23,62 +23,37 @@ use head::CommandHead;
 
 /// A command whose caller may send it, with its stream and its body, which nobody has looked into yet.
 pub(crate) struct Call<'a> {
-    inner: &'a Inner,
-    engine: &'a Engine,
-    aggregate: &'a AggregateType,
-    name: &'static str,
-    key: Key,
-    stream: StreamId,
-    who: &'a Who,
-    permission: Permission,
-    head: CommandHead,
-    body: Bytes,
+    pub(crate) inner: &'a Inner,
+    pub(crate) engine: &'a Engine,
+    pub(crate) aggregate: &'a AggregateType,
+    pub(crate) name: &'static str,
+    pub(crate) key: Key,
+    pub(crate) stream: StreamId,
+    pub(crate) who: &'a Who,
+    pub(crate) permission: Permission,
+    pub(crate) head: CommandHead,
+    pub(crate) body: Bytes,
 }
 
-impl<'a> Call<'a> {
-    /// Makes the key if there is none.
+impl Call<'_> {
+    /// The key of the command's stream: the client's, or one that the server makes.
     ///
     /// # Errors
-    /// 405 if the key cannot be made.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each is known at another step of the request"
-    )]
-    pub(crate) fn new(
-        inner: &'a Inner,
-        engine: &'a Engine,
-        aggregate: &'a AggregateType,
-        name: &'static str,
+    /// 405 if it cannot be made.
+    pub(crate) fn key(
+        inner: &Inner,
+        aggregate: &AggregateType,
         key: Option<Key>,
-        who: &'a Who,
-        permission: Permission,
-        head: CommandHead,
-        body: Bytes,
-    ) -> Result<Self, Problem> {
+        who: &Who,
+        head: &CommandHead,
+    ) -> Result<Key, Problem> {
         let made = || {
             let uuid = made_key(inner.catalog.app(), &who.caller.sub, &head.idempotency_key);
             aggregate
                 .make_key(uuid)
                 .ok_or_else(|| Problem::method_not_allowed("OPTIONS"))
         };
-        let key = key.map_or_else(made, Ok)?;
-        let stream = StreamId::new(aggregate.category(), &key);
-        Ok(Self {
-            inner,
-            engine,
-            aggregate,
-            name,
-            key,
-            stream,
-            who,
-            permission,
-            head,
-            body,
-        })
-    }
-
-    pub(crate) fn stream(&self) -> &StreamId {
-        &self.stream
+        key.map_or_else(made, Ok)
     }
 
     /// Gets the answer; `instance` is the request's path.
@@ -102,7 +77,8 @@ impl<'a> Call<'a> {
         }
         let request = self.request().await?;
         match place {
-            Place::Here => {}
+            // One that is becoming owner takes the command in, or says so itself.
+            Place::Here { .. } => {}
             Place::At(_) | Place::Nowhere => return Err(Code::ShardUnavailable.into()),
             Place::Halted => return Err(Code::ShardHalted.into()),
         }

@@ -7,15 +7,18 @@
 //! 431 comes before all of that, since a head that is too large is not looked into. Everything that needs no
 //! token is listed in `route`; all else needs one, also what there is not.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use annals_auth::{NodeKey, PolicyTable, SecurityEvent, SecurityLog, TokenVerifier};
 use annals_domain::{Ambient, Catalog};
-use annals_record::Traceparent;
+use annals_query::Definition;
+use annals_record::{StreamId, Traceparent};
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -26,12 +29,12 @@ use tracing::Instrument;
 
 use crate::authenticate::Who;
 use crate::command::Call;
-use crate::ports::{Commands, Peers, Seal};
+use crate::ports::{Commands, Peers, Reads, Seal};
 use crate::problem::{Code, Problem, Scene};
 use crate::reply::{CORRELATION_ID, TRACEPARENT};
 use crate::route::Route;
 use crate::settings::Settings;
-use crate::{body, metrics, route};
+use crate::{batch, body, metrics, route, target};
 
 /// Which listener a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,10 @@ pub struct Parts {
     pub ambient: Ambient,
     /// The engine; `None` without the node role `command`.
     pub commands: Option<Engine>,
+    /// Every resource of the read models, whether or not this node serves them.
+    pub definitions: Vec<Arc<Definition>>,
+    /// The read models; `None` without the node role `query`.
+    pub reads: Option<Arc<dyn Reads>>,
     /// This node among nodes; `None` if there are no others.
     pub node: Option<Node>,
 }
@@ -94,7 +101,12 @@ pub(crate) struct Inner {
     pub(crate) security: Arc<SecurityLog>,
     pub(crate) ambient: Ambient,
     pub(crate) commands: Option<Engine>,
+    /// By the resource's name.
+    pub(crate) definitions: BTreeMap<String, Arc<Definition>>,
+    pub(crate) reads: Option<Arc<dyn Reads>>,
     pub(crate) node: Option<Node>,
+    /// `/v1/openapi.json`, made when it is first asked for.
+    pub(crate) description: OnceLock<Bytes>,
 }
 
 /// A request's ids, known before anything else.
@@ -117,8 +129,19 @@ impl Edge {
             security: parts.security,
             ambient: parts.ambient,
             commands: parts.commands,
+            definitions: parts
+                .definitions
+                .into_iter()
+                .map(|d| (d.resource.clone(), d))
+                .collect(),
+            reads: parts.reads,
             node: parts.node,
+            description: OnceLock::new(),
         }))
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
     }
 
     /// What a listener serves.
@@ -172,6 +195,9 @@ impl Edge {
     ) -> Result<Response, Problem> {
         let inner = &self.0;
         inner.check_head(head)?;
+        if let Some(open) = route::open(head.uri.path()) {
+            return inner.open(&head.method, open);
+        }
         let who = inner.authenticate(listener, &head.headers).await?;
         match inner.route(&head.method, head.uri.path())? {
             Route::Options { allow } => {
@@ -188,14 +214,29 @@ impl Edge {
                 let settings = &inner.settings;
                 let body =
                     body::read(&head.headers, body, settings.body_bytes, settings.request_time()).await?;
+                target::no_parameters(head.uri.query())?;
                 let command = crate::command::head::read(&head.headers, listener, &who, ids, settings)?;
-                let call = Call::new(
-                    inner, engine, aggregate, name, key, &who, permission, command, body,
-                );
-                let reply = call?.run(listener, head.uri.path()).await;
+                let key = Call::key(inner, aggregate, key, &who, &command)?;
+                let call = Call {
+                    inner,
+                    engine,
+                    aggregate,
+                    name,
+                    stream: StreamId::new(aggregate.category(), &key),
+                    key,
+                    who: &who,
+                    permission,
+                    head: command,
+                    body,
+                };
+                let reply = call.run(listener, head.uri.path()).await;
                 Ok(reply.into_response())
             }
-            Route::Batch => Err(Code::UnknownResource.into()),
+            Route::Batch => {
+                target::no_parameters(head.uri.query())?;
+                batch::run(Arc::clone(inner), listener, who, ids, &head.headers, body)
+            }
+            Route::Query { definition, key } => inner.query(&who, definition, key, head, ids).await,
         }
     }
 }
@@ -258,7 +299,7 @@ impl Inner {
 }
 
 /// What every response carries.
-fn finish(response: &mut Response, ids: &Ids) {
+pub(crate) fn finish(response: &mut Response, ids: &Ids) {
     let headers = response.headers_mut();
     if let Ok(correlation) = HeaderValue::from_str(&ids.correlation) {
         headers.insert(CORRELATION_ID, correlation);

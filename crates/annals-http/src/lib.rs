@@ -16,18 +16,25 @@
 //! *Invariant:* no rule of a domain is here, and no error code is named outside [`problem`].
 
 mod authenticate;
+mod batch;
 mod body;
 mod command;
 pub mod edge;
 pub mod metrics;
+mod open;
+pub mod openapi;
+pub mod operations;
 pub mod ports;
 pub mod problem;
+mod query;
 mod reply;
 mod route;
 pub mod scan;
+pub mod serve;
 pub mod settings;
+mod target;
 
-pub use edge::{Edge, Listener, Parts};
-pub use ports::{Commands, Peers, Place, Seal};
+pub use edge::{Edge, Engine, Listener, Node, Parts};
+pub use ports::{Commands, Peers, Place, Reads, Seal};
 pub use problem::{Code, Problem};
 pub use settings::Settings;

@@ -3,26 +3,15 @@
 use std::time::Duration;
 
 use annals_auth::{CommandSealer, SealError, Sealed};
+pub use annals_command::Place;
 use annals_command::{Answer, SendError};
 use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{CommandRequest, Precondition};
+use annals_query::{Column, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer};
 use annals_record::{Key, StreamId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-
-/// Where a stream's shard is owned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// By this node.
-    Here,
-    /// By the node with this internal address.
-    At(String),
-    /// By no node that is known.
-    Nowhere,
-    /// By none until an operator acts.
-    Halted,
-}
 
 /// The engine.
 pub trait Commands: Send + Sync {
@@ -30,6 +19,16 @@ pub trait Commands: Send + Sync {
     fn place(&self, stream: &StreamId) -> Place;
     /// Sends a command and waits for its answer, at most `deadline`.
     fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>>;
+}
+
+impl Commands for annals_command::Commands {
+    fn place(&self, stream: &StreamId) -> Place {
+        Self::place(self, stream)
+    }
+
+    fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>> {
+        Box::pin(Self::send(self, request, deadline))
+    }
 }
 
 /// Makes of a parsed command what a record holds; see [`CommandSealer::seal`].
@@ -80,4 +79,53 @@ pub enum PeerError {
     /// It may have been reached, and may have acted.
     #[error("the node did not answer")]
     Unknown,
+}
+
+/// A read model's answer.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// The caller has it already (`If-None-Match`).
+    NotModified(Meta),
+    /// One row.
+    Row(RowAnswer),
+    /// A page of rows.
+    List(ListAnswer),
+}
+
+/// The read models.
+pub trait Reads: Send + Sync {
+    /// The columns that a resource shows just now; none if there is no such resource.
+    fn columns(&self, resource: &str) -> Vec<Column>;
+    /// Answers a request; `if_none_match` is the header's value.
+    fn read(
+        &self,
+        request: QueryRequest,
+        if_none_match: Option<String>,
+    ) -> BoxFuture<'_, Result<Read, QueryError>>;
+}
+
+impl Reads for Queries {
+    fn columns(&self, resource: &str) -> Vec<Column> {
+        let found = self.resources().get(resource);
+        found.map_or_else(|_| Vec::new(), |resource| resource.columns.clone())
+    }
+
+    fn read(
+        &self,
+        request: QueryRequest,
+        if_none_match: Option<String>,
+    ) -> BoxFuture<'_, Result<Read, QueryError>> {
+        Box::pin(async move {
+            let one = request.key.is_some();
+            let prepared = self.prepare(request)?;
+            let same = if_none_match.and_then(|tags| self.not_modified(&prepared, &tags));
+            if let Some(meta) = same {
+                return Ok(Read::NotModified(meta));
+            }
+            match one {
+                true => self.row(prepared).await.map(Read::Row),
+                false => self.list(prepared).await.map(Read::List),
+            }
+        })
+    }
 }

@@ -4,11 +4,13 @@
 //! key, also if some key is spelled `place`.
 
 use annals_domain::catalog::AggregateType;
+use annals_query::Definition;
 use annals_record::Key;
 use http::Method;
 
 use crate::edge::Inner;
 use crate::problem::{Code, Problem};
+use crate::target::decode;
 
 /// What a request is about, behind authentication.
 pub(crate) enum Route<'a> {
@@ -22,6 +24,11 @@ pub(crate) enum Route<'a> {
     },
     /// Many commands.
     Batch,
+    /// A list of rows, or with a key one row.
+    Query {
+        definition: &'a Definition,
+        key: Option<String>,
+    },
 }
 
 /// What needs no token.
@@ -34,21 +41,18 @@ pub(crate) enum Open<'a> {
     Problem(&'a str),
 }
 
+/// The methods of a path, as `Allow` lists them.
 const POST: &str = "POST, OPTIONS";
 const GET: &str = "GET, HEAD, OPTIONS";
+const BOTH: &str = "GET, HEAD, POST, OPTIONS";
+const NONE: &str = "OPTIONS";
 
 /// What a path is called in metrics and spans.
 pub(crate) fn template(path: &str, method: &Method) -> &'static str {
     let mut segments = path.trim_start_matches('/').split('/');
     let post = method == Method::POST;
-    let named = (
-        segments.next(),
-        segments.next(),
-        segments.next(),
-        segments.next(),
-        segments.next(),
-    );
-    match named {
+    let [first, second, third, fourth, fifth] = std::array::from_fn(|_| segments.next());
+    match (first, second, third, fourth, fifth) {
         (Some("v1"), Some("openapi.json"), None, ..) => "/v1/openapi.json",
         (Some("v1"), Some("batch"), None, ..) => "/v1/batch",
         (Some("v1"), Some("audit"), Some(_), ..) => "/v1/audit",
@@ -74,6 +78,17 @@ pub(crate) fn open(path: &str) -> Option<Open<'_>> {
     (tail.is_empty() || tail.starts_with('/')).then_some(Open::Docs(tail))
 }
 
+/// Lets `GET` and `HEAD` pass, for what has no other.
+///
+/// # Errors
+/// 405.
+pub(crate) fn reading(method: &Method) -> Result<(), Problem> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Problem::method_not_allowed(GET)),
+    }
+}
+
 impl Inner {
     /// What a request of an authenticated caller is about.
     ///
@@ -89,52 +104,70 @@ impl Inner {
             .ok_or_else(unknown)?;
         let segments: Vec<_> = segments.iter().map(String::as_str).collect();
         match segments[..] {
-            ["batch"] => on(method, POST, &[Method::POST], || Ok(Route::Batch)),
-            [resource, name] => self.keyless(method, resource, name),
-            [resource, key, name] => self.keyed(method, resource, key, name),
+            ["batch"] => on(method, POST, None, Some(Route::Batch)),
+            [resource] => {
+                let definition = self.definitions.get(resource).ok_or_else(unknown)?;
+                on(
+                    method,
+                    GET,
+                    Some(Route::Query {
+                        definition,
+                        key: None,
+                    }),
+                    None,
+                )
+            }
+            [resource, second] => self.two(method, resource, second),
+            [resource, key, name] => {
+                let aggregate = self.catalog.resource(resource).ok_or_else(unknown)?;
+                let name = command(aggregate, name)?;
+                let key = Some(key_of(aggregate, key)?);
+                on(method, POST, None, Some(Route::Command { aggregate, name, key }))
+            }
             _ => Err(unknown()),
         }
     }
 
-    fn keyless(&self, method: &Method, resource: &str, name: &str) -> Result<Route<'_>, Problem> {
+    /// `GET` reads a row, `POST` sends a command without a key.
+    fn two(&self, method: &Method, resource: &str, second: &str) -> Result<Route<'_>, Problem> {
+        let definition = self.definitions.get(resource);
         let aggregate = self.catalog.resource(resource);
-        let aggregate = aggregate.ok_or_else(|| Problem::new(Code::UnknownResource))?;
-        let (aggregate, name) = self.command_of(aggregate, name)?;
-        if !aggregate.is_keyless(name) {
-            return Err(Problem::method_not_allowed("OPTIONS"));
-        }
-        on(method, POST, &[Method::POST], || {
-            Ok(Route::Command {
+        let keyless = aggregate.filter(|aggregate| aggregate.is_keyless(second));
+        let allow = match (definition, keyless) {
+            (Some(_), Some(_)) => BOTH,
+            (Some(_), None) => GET,
+            (None, Some(_)) => POST,
+            (None, None) => NONE,
+        };
+        if method == Method::POST
+            && let Some(aggregate) = aggregate
+        {
+            let name = command(aggregate, second)?;
+            let route = keyless.map(|aggregate| Route::Command {
                 aggregate,
                 name,
                 key: None,
-            })
-        })
+            });
+            return on(method, allow, None, route);
+        }
+        let row = definition.map(|definition| Route::Query {
+            definition,
+            key: Some(second.to_owned()),
+        });
+        if row.is_none() && aggregate.is_none_or(|aggregate| aggregate.command(second).is_none()) {
+            return Err(Code::UnknownResource.into());
+        }
+        on(method, allow, row, None)
     }
+}
 
-    fn keyed(&self, method: &Method, resource: &str, key: &str, name: &str) -> Result<Route<'_>, Problem> {
-        let aggregate = self.catalog.resource(resource);
-        let aggregate = aggregate.ok_or_else(|| Problem::new(Code::UnknownResource))?;
-        let (aggregate, name) = self.command_of(aggregate, name)?;
-        let key = key_of(aggregate, key)?;
-        on(method, POST, &[Method::POST], || {
-            Ok(Route::Command {
-                aggregate,
-                name,
-                key: Some(key),
-            })
-        })
-    }
-
-    pub(crate) fn command_of<'a>(
-        &self,
-        aggregate: &'a AggregateType,
-        name: &str,
-    ) -> Result<(&'a AggregateType, &'static str), Problem> {
-        let command = aggregate.command(name);
-        let command = command.ok_or_else(|| Problem::new(Code::UnknownCommand))?;
-        Ok((aggregate, command.command.name))
-    }
+/// The command of this name.
+///
+/// # Errors
+/// 404.
+pub(crate) fn command(aggregate: &AggregateType, name: &str) -> Result<&'static str, Problem> {
+    let command = aggregate.command(name).ok_or(Code::UnknownCommand)?;
+    Ok(command.command.name)
 }
 
 /// A key in its one form.
@@ -152,37 +185,16 @@ pub(crate) fn key_of(aggregate: &AggregateType, text: &str) -> Result<Key, Probl
 fn on<'a>(
     method: &Method,
     allow: &'static str,
-    methods: &[Method],
-    route: impl FnOnce() -> Result<Route<'a>, Problem>,
+    get: Option<Route<'a>>,
+    post: Option<Route<'a>>,
 ) -> Result<Route<'a>, Problem> {
-    if method == Method::OPTIONS {
-        return Ok(Route::Options { allow });
-    }
-    if methods.contains(method) {
-        return route();
-    }
-    Err(Problem::method_not_allowed(allow))
-}
-
-/// A segment without its percent-encoding; `None` if that is broken or hides what is no text.
-///
-/// **Source:** RFC 3986, section 2.1; an encoded unreserved character is the character itself (6.2.2.2).
-pub(crate) fn decode(segment: &str) -> Option<String> {
-    if !segment.contains('%') {
-        return Some(segment.to_owned());
-    }
-    let mut bytes = segment.bytes();
-    let mut plain = Vec::with_capacity(segment.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            plain.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(bytes.next()?).to_digit(16);
-        let value = digit()? * 16 + digit()?;
-        plain.push(u8::try_from(value).ok()?);
-    }
-    String::from_utf8(plain).ok()
+    let route = match *method {
+        Method::OPTIONS => Some(Route::Options { allow }),
+        Method::GET | Method::HEAD => get,
+        Method::POST => post,
+        _ => None,
+    };
+    route.ok_or_else(|| Problem::method_not_allowed(allow))
 }
 
 #[cfg(test)]
@@ -190,25 +202,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percent_encoding_is_undone_and_broken_encoding_is_no_segment() {
-        assert_eq!(decode("a%2Db%41").as_deref(), Some("a-bA"));
-        assert_eq!(decode("%c3%A9").as_deref(), Some("é"));
-        for broken in ["%", "%4", "%4g", "%ff"] {
-            assert_eq!(decode(broken), None, "{broken}");
-        }
-    }
-
-    #[test]
     fn templates_hold_no_ids() {
+        let template = |path, method| super::template(path, &method);
         assert_eq!(
-            template("/v1/orders/x/place", &Method::POST),
+            template("/v1/orders/x/place", Method::POST),
             "/v1/{resource}/{key}/{command}"
         );
         assert_eq!(
-            template("/v1/orders/place", &Method::POST),
+            template("/v1/orders/place", Method::POST),
             "/v1/{resource}/{command}"
         );
-        assert_eq!(template("/v1/orders/x", &Method::GET), "/v1/{resource}/{key}");
-        assert_eq!(template("/a/b/c/d/e/f", &Method::GET), "other");
+        assert_eq!(template("/v1/orders/x", Method::GET), "/v1/{resource}/{key}");
+        assert_eq!(template("/v1/batch", Method::POST), "/v1/batch");
+        assert_eq!(template("/a/b/c/d/e/f", Method::GET), "other");
     }
 }
