@@ -9,7 +9,6 @@ use annals_query::{
 };
 use annals_record::Position;
 use axum::response::Response;
-use bytes::Bytes;
 use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, LINK};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -78,7 +77,7 @@ impl Inner {
             });
         }
         let reply = match &read {
-            Read::NotModified(meta) => fresh(Reply::json(StatusCode::NOT_MODIFIED, Bytes::new()), meta),
+            Read::NotModified(meta) => fresh(Reply::empty(StatusCode::NOT_MODIFIED), meta),
             Read::Row(row) => row_reply(row),
             Read::List(list) => list_reply(list, head),
         };
