@@ -11,7 +11,7 @@
 //! - `query`: read models;
 //! - [`openapi`]: the description of all of that, made from the same tables;
 //! - [`operations`]: the listener that is not public;
-//! - [`serve`]: sockets.
+//! - [`serve`]: sockets, TLS, and their end in order.
 //!
 //! *Invariant:* no rule of a domain is here, and no error code is named outside [`problem`].
 

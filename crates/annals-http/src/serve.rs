@@ -169,10 +169,11 @@ fn builder(settings: &Settings) -> Builder<TokioExecutor> {
     let time = Duration::from_millis(settings.request_ms);
     // Above our own limit, so that it is us who answer 431 with a problem document; hyper's own bound is its cut.
     let cut = settings.header_bytes.saturating_mul(4).max(64 << 10);
+    // hyper counts from the end of the request before, so that this is the time of idle connections too.
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(time)
+        .header_read_timeout(time * IDLE_FACTOR)
         .max_buf_size(cut);
     let list = u32::try_from(cut).unwrap_or(u32::MAX);
     builder

@@ -22,5 +22,7 @@ mod operators;
 mod order;
 #[path = "edge/queries.rs"]
 mod queries;
+#[path = "edge/refusals.rs"]
+mod refusals;
 #[path = "edge/sockets.rs"]
 mod sockets;

@@ -160,7 +160,8 @@ async fn what_the_caller_has_already_is_304_without_a_body() {
 async fn every_reason_for_no_answer_has_its_status() {
     let position: Position = "3:1042".parse().unwrap();
     let text = str::to_owned;
-    let cases: [(fn(Position) -> QueryError, u16, &str); 9] = [
+    type Failing = fn(Position) -> QueryError;
+    let cases: [(Failing, u16, &str); 9] = [
         (
             |_| QueryError::UnknownResource("x".to_owned()),
             404,
