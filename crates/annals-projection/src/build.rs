@@ -12,8 +12,8 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, SqlSafeStr};
 
 pub use columns::{Column, Columns, describe_columns, missing_indexes};
 
-use crate::apply::RELATION;
-use crate::manifest::{BuildId, Manifest, Rows, sql};
+use crate::apply::whole_relation;
+use crate::manifest::{Build, BuildId, Manifest, Name, Rows, sql};
 
 /// One build is made at a time in a database: they share the schema `read`, and nobody makes many.
 const BUILD_LOCK: i64 = 0x616e_6e61_6c73_6264;
@@ -115,6 +115,26 @@ pub async fn ensure(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError
     tx.commit().await?;
     tracing::info!(build = %id, live, "made a build");
     Ok(())
+}
+
+/// The build of a projection that queries read; none before its first build is made. To be read in one snapshot
+/// with the rows and checkpoints.
+///
+/// # Errors
+/// [`BuildError::Database`].
+pub async fn live_build(
+    executor: impl sqlx::PgExecutor<'_>,
+    name: &Name,
+) -> Result<Option<BuildId>, BuildError> {
+    let build: Option<i32> =
+        sqlx::query_scalar("SELECT build FROM annals.projection WHERE name = $1 AND live")
+            .bind(name.as_str())
+            .fetch_optional(executor)
+            .await?;
+    Ok(build.and_then(Build::new).map(|build| BuildId {
+        name: name.clone(),
+        build,
+    }))
 }
 
 /// Makes a build that is only looked at: never live, without views. It must not be there.
@@ -220,7 +240,10 @@ async fn make_tables(connection: &mut PgConnection, manifest: &Manifest) -> Resu
 /// Prepares every statement, so that a wrong name is found now and not event by event.
 async fn check_statements(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
     for statement in manifest.on.values().flat_map(|handler| &handler.statements) {
-        let sql = format!("/* check */ {}", sql::with_events(&statement.sql, RELATION));
+        let sql = format!(
+            "/* check */ {}",
+            sql::with_events(&statement.sql, &whole_relation())
+        );
         prepare(connection, sql)
             .await
             .map_err(|error| BuildError::in_file(manifest, &statement.file, error))?;
