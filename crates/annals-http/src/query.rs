@@ -27,7 +27,7 @@ const ANNALS_VERSION: HeaderName = HeaderName::from_static("annals-version");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How long a request with `Annals-After` waits if it does not say.
-const WAIT: Duration = Duration::from_secs(2);
+pub(crate) const WAIT: Duration = Duration::from_secs(2);
 
 impl Inner {
     /// Answers a `GET` or `HEAD` of a resource whose definition was found.
@@ -195,13 +195,13 @@ fn if_none_match(headers: &HeaderMap) -> Option<String> {
 /// What of `Prefer` is understood; the rest is ignored, as it has to be.
 ///
 /// **Source:** RFC 7240.
-struct Prefer {
-    wait: Option<Duration>,
+pub(crate) struct Prefer {
+    pub(crate) wait: Option<Duration>,
     count: bool,
 }
 
 impl Prefer {
-    fn read(headers: &HeaderMap, longest: Duration) -> Self {
+    pub(crate) fn read(headers: &HeaderMap, longest: Duration) -> Self {
         let mut prefer = Self {
             wait: None,
             count: false,

@@ -4,6 +4,8 @@
 // Test code may unwrap; see clippy.toml.
 #![allow(clippy::unwrap_used)]
 
+#[path = "edge/auditors.rs"]
+mod auditors;
 #[path = "edge/bank.rs"]
 mod bank;
 #[path = "edge/batches.rs"]

@@ -87,7 +87,16 @@ async fn each_operation_is_served_as_described() {
         for (method, operation) in item.as_object().unwrap() {
             let key = if path.contains("/coins/") { "c" } else { ID };
             let method: Method = method.to_uppercase().parse().unwrap();
-            let mut ask = bank.ask(method, &path.replace("{key}", key));
+            let path = path
+                .replace("{key}", key)
+                .replace("{stream}", &format!("account-{ID}"))
+                .replace("{id}", ID);
+            let role = if path.starts_with("/v1/audit") {
+                "auditor"
+            } else {
+                "teller"
+            };
+            let mut ask = Ask::new(method, &path).with("authorization", &bank.token("ada", role));
             for parameter in operation["parameters"].as_array().unwrap() {
                 let parameter = follow(&document, parameter);
                 if parameter["name"] == "Idempotency-Key" {
@@ -155,8 +164,8 @@ async fn each_operation_is_served_as_described() {
             called += 1;
         }
     }
-    // 4 commands with a key, 1 without, the batch, 2 resources with list and row.
-    assert_eq!(called, 10);
+    // 4 commands with a key, 1 without, the batch, 2 resources with list and row, 6 of auditors.
+    assert_eq!(called, 16);
 }
 
 #[tokio::test]

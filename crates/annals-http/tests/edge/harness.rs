@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use annals_audit::AuditError;
 use annals_auth::token::{self, KeySource};
 use annals_auth::{
     DevIssuer, Grant, NodeKey, Policies, PolicyTable, SealError, Sealed, SecurityLog, Surface, TokenVerifier,
@@ -11,8 +12,8 @@ use annals_command::{Answer, EventRef, Outcome, SendError};
 use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{Ambient, CommandRequest, Fixed, Precondition, personal};
 use annals_http::edge::{Engine, Node};
-use annals_http::ports::{PeerError, Read};
-use annals_http::{Commands, Edge, Listener, Parts, Peers, Place, Reads, Seal, Settings};
+use annals_http::ports::{PeerError, Question, Read};
+use annals_http::{Audits, Commands, Edge, Listener, Parts, Peers, Place, Reads, Seal, Settings};
 use annals_query::value::SqlType;
 use annals_query::{Column, Definition, QueryError, Request as QueryRequest};
 use annals_record::{
@@ -33,6 +34,7 @@ const ROLES: &str = r#"[
   {"uid": {"type": "Role", "id": "teller"}, "attrs": {}, "parents": []},
   {"uid": {"type": "Role", "id": "customer"}, "attrs": {}, "parents": []},
   {"uid": {"type": "Role", "id": "nobody"}, "attrs": {}, "parents": []},
+  {"uid": {"type": "Role", "id": "auditor"}, "attrs": {}, "parents": []},
   {"uid": {"type": "Role", "id": "operator"}, "attrs": {}, "parents": []},
   {"uid": {"type": "Role", "id": "system"}, "attrs": {}, "parents": []}
 ]"#;
@@ -44,11 +46,13 @@ permit (principal in Role::"customer", action == Action::"accounts/deposit", res
 permit (principal in Role::"teller", action in [Action::"read", Action::"read-private"], resource);
 permit (principal in Role::"customer", action == Action::"read", resource == Resource::"accounts")
   when { context.own };
+permit (principal in Role::"auditor", action == Action::"enter", resource == Area::"audit");
 permit (principal in Role::"operator", action == Action::"enter", resource == Area::"operations");
 "#;
 
 type Answering = Box<dyn FnMut(&CommandRequest) -> Result<Answer, SendError> + Send>;
 type Reading = Box<dyn FnMut(&QueryRequest, Option<&str>) -> Result<Read, QueryError> + Send>;
+type Auditing = Box<dyn FnMut(&Question) -> Result<Bytes, AuditError> + Send>;
 type Calling = Box<dyn FnMut(&str, &Request<Bytes>) -> Result<Response<Bytes>, PeerError> + Send>;
 
 /// What all three ports answer, and what they saw.
@@ -57,8 +61,10 @@ pub(crate) struct Ports {
     pub(crate) answering: Mutex<Answering>,
     pub(crate) reading: Mutex<Reading>,
     pub(crate) calling: Mutex<Calling>,
+    pub(crate) auditing: Mutex<Auditing>,
     pub(crate) commands: Mutex<Vec<CommandRequest>>,
     pub(crate) queries: Mutex<Vec<QueryRequest>>,
+    pub(crate) questions: Mutex<Vec<(Question, Vec<Position>, Duration)>>,
     pub(crate) calls: Mutex<Vec<(String, Request<Bytes>)>>,
 }
 
@@ -114,6 +120,19 @@ impl Reads for Ports {
         let read = (self.reading.lock().unwrap())(&request, tags.as_deref());
         self.queries.lock().unwrap().push(request);
         Box::pin(std::future::ready(read))
+    }
+}
+
+impl Audits for Ports {
+    fn ask(
+        &self,
+        question: Question,
+        after: Vec<Position>,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, AuditError>> {
+        let answer = (self.auditing.lock().unwrap())(&question);
+        self.questions.lock().unwrap().push((question, after, wait));
+        Box::pin(std::future::ready(answer))
     }
 }
 
@@ -218,7 +237,9 @@ impl Bank {
             reading: Mutex::new(Box::new(|_, _| Err(QueryError::NotFound))),
             calling: Mutex::new(Box::new(|_, _| Err(PeerError::NotSent))),
             commands: Mutex::default(),
+            auditing: Mutex::new(Box::new(|_| Ok(Bytes::from_static(b"{\"data\":[]}")))),
             queries: Mutex::default(),
+            questions: Mutex::default(),
             calls: Mutex::default(),
         });
         let mut parts = Parts {
@@ -234,6 +255,7 @@ impl Bank {
             }),
             definitions: vec![Arc::new(definition("accounts")), Arc::new(definition("ledger"))],
             reads: Some(ports.clone()),
+            audits: Some(ports.clone()),
             node: Some(Node {
                 id: "n1".into(),
                 key: node_key.clone(),

@@ -1,17 +1,23 @@
 //! Real sockets: both versions of HTTP, limits, compression, an end in order.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_http::serve::{layered, serve};
+use annals_http::settings::TlsFiles;
 use annals_http::{Listener, Settings};
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Bank, ID};
@@ -199,4 +205,75 @@ async fn a_shutdown_lets_idle_connections_go_at_once() {
         .unwrap()
         .unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
+}
+
+/// A certificate for `localhost` that signs itself; it guards nothing.
+const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/edge/tls/cert.pem");
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/edge/tls/key.pem");
+
+#[tokio::test]
+async fn tls_offers_both_versions() {
+    let bank = Bank::new();
+    let tls = TlsFiles {
+        certificates: CERTIFICATE.into(),
+        key: KEY.into(),
+    };
+    let running = running(
+        &bank,
+        Settings {
+            tls: Some(tls),
+            ..Settings::default()
+        },
+    )
+    .await;
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(CERTIFICATE).unwrap())
+        .unwrap();
+    for version in [&b"h2"[..], b"http/1.1"] {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![version.to_vec()];
+        let socket = TcpStream::connect(running.address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut stream = connector
+            .connect("localhost".try_into().unwrap(), socket)
+            .await
+            .unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(version));
+        if version == b"http/1.1" {
+            let request = "GET /problems/rejected HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        }
+    }
+    running.stop.cancel();
+    running.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_without_its_files_is_an_error_that_names_them() {
+    let bank = Bank::new();
+    for (certificates, key) in [("/none.pem", KEY), (CERTIFICATE, "/none.pem"), (KEY, KEY)] {
+        let tls = TlsFiles {
+            certificates: certificates.into(),
+            key: key.into(),
+        };
+        let settings = Settings {
+            tls: Some(tls),
+            ..Settings::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let router = bank.edge.router(Listener::Public);
+        let error = serve(listener, router, &settings, "public", CancellationToken::new())
+            .await
+            .unwrap_err();
+        assert!(error.to_string().starts_with("http.tls"), "{error}");
+    }
 }
