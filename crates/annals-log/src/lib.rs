@@ -4,10 +4,13 @@
 //! *Invariant:* no other crate names rdkafka, or the tables `journal`, `log_meta`, `log_head`, `snapshot` and `checkpoint`.
 
 mod checkpoint;
+pub mod conformance;
+pub mod faulty;
 mod kafka;
 mod log;
 mod memory;
 pub mod metrics;
+pub mod postgres;
 pub mod reader;
 mod recent;
 mod store;
@@ -20,6 +23,9 @@ pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
 };
 pub use memory::{MemoryLog, MemoryStore, Plays};
+pub use postgres::{
+    JournalHead, LogIdentity, PgStreamStore, PostgresLog, PostgresSettings, PostgresTask, Wakes,
+};
 pub use reader::{
     Accepted, Actor, Batch, DecodedEvent, Entry, HaltReason, Halted, ReaderError, ReaderSettings, ShardReader,
 };

@@ -200,6 +200,11 @@ impl Taken {
         }
     }
 
+    /// How many bytes a record had on average; `None` if there is none.
+    pub(crate) fn mean_bytes(&self) -> Option<usize> {
+        self.bytes.checked_div(self.records.len())
+    }
+
     /// Takes one; `false` if there is room for no further one.
     pub(crate) fn take(&mut self, placed: Arc<Placed>) -> bool {
         self.bytes += stored_bytes(&placed.slot);

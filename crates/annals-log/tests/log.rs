@@ -3,6 +3,10 @@
 
 mod log {
     mod checkpoint;
+    mod conformance;
     mod domain;
+    mod faulty;
+    mod postgres;
     mod reader;
+    mod streams;
 }
