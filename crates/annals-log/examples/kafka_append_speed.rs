@@ -12,14 +12,14 @@
 
 #[path = "../tests/kafka/broker.rs"]
 mod broker;
-#[path = "../tests/kafka/records.rs"]
-mod records;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use annals_log::testing::Chained;
 use annals_log::{Appended, Log};
+use annals_record::Shard;
 use annals_record::record::Record;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
@@ -28,7 +28,6 @@ use rdkafka::{ClientContext, producer::NoCustomPartitioner};
 use tokio::sync::oneshot;
 
 use broker::TestTopic;
-use records::{Chain, commit};
 
 struct Bare;
 impl ClientContext for Bare {}
@@ -61,19 +60,20 @@ fn measured(mut took: Vec<Duration>, records: usize, all: Duration) -> Measured 
     }
 }
 
-/// 400 bytes of value, headers of the log: what an append carries.
-fn batch(chain: &Chain, count: usize) -> Vec<Arc<Record>> {
+/// Records of some 400 bytes of value and the log's headers.
+fn batch(chain: &Chained, count: usize) -> Vec<Arc<Record>> {
+    let mut chain = chain.clone();
     (0..count)
-        .map(|_| Arc::new(commit(chain.head(), "order-0192f1c0", 1, 1, &[b'x'; 400])))
+        .map(|_| chain.commit_sized("order-0192f1c0", 1, 100))
         .collect()
 }
 
 async fn ours(topic: &TestTopic, count: usize, in_flight: usize, time: Duration) -> Measured {
     let log = topic.open().await;
-    let mut chain = Chain::new(&topic.app, 0, topic.shards);
+    let mut chain = Chained::new(topic.app.clone(), Shard::new(0), topic.shards);
     let claim = chain.claim();
     assert!(matches!(
-        log.append(chain.shard, chain.head(), vec![claim]).await,
+        log.append(chain.shard(), chain.head(), vec![claim]).await,
         Appended::Landed(_)
     ));
     let batch = batch(&chain, count);
@@ -82,7 +82,7 @@ async fn ours(topic: &TestTopic, count: usize, in_flight: usize, time: Duration)
     while started.elapsed() < time {
         while under_way.len() < in_flight {
             let sent = Instant::now();
-            under_way.push_back((sent, log.append(chain.shard, chain.head(), batch.clone())));
+            under_way.push_back((sent, log.append(chain.shard(), chain.head(), batch.clone())));
         }
         let (sent, answer) = under_way.pop_front().unwrap();
         match answer.await {
@@ -107,7 +107,7 @@ async fn bare(topic: &TestTopic, count: usize, in_flight: usize, time: Duration)
         .set("queue.buffering.max.ms", "0");
     let producer: ThreadedProducer<Bare, NoCustomPartitioner> =
         ThreadedProducer::from_config_and_context(&config, Bare).unwrap();
-    let chain = Chain::new(&topic.app, 0, topic.shards);
+    let chain = Chained::new(topic.app.clone(), Shard::new(1), topic.shards);
     let (name, batch) = (topic.name(), batch(&chain, count));
     let send = || {
         let mut answer = None;

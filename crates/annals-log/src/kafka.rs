@@ -18,12 +18,15 @@ mod metrics;
 mod producer;
 mod settings;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod wire;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use annals_record::fold::Head;
 use annals_record::record::Record;
@@ -31,6 +34,7 @@ use annals_record::{AppName, Generation, Offset, Shard, ShardCount};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::time::Instant;
 
 pub use settings::{BearerToken, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 
@@ -45,6 +49,8 @@ use topic::ADMIN_LIMIT;
 
 /// What is kept of each shard for readers near its end, in bytes.
 const RECENT_BYTES: usize = 4 << 20;
+/// How old an answer about the topic's settings may be.
+const FACTS_AGE: Duration = Duration::from_secs(10);
 /// A reader not further than this behind the end is served by the consumer that follows it.
 const NEAR: u64 = 2_048;
 
@@ -117,6 +123,8 @@ pub struct KafkaLog {
     tail: Arc<Tail>,
     catch_up: Arc<CatchUp>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// What the topic was found to be, and when: every reader asks as it opens its shard.
+    known: tokio::sync::Mutex<Option<(Instant, topic::Facts)>>,
 }
 
 impl KafkaLog {
@@ -191,6 +199,7 @@ impl KafkaLog {
             tail,
             catch_up,
             thread: Mutex::new(Some(thread)),
+            known: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -225,7 +234,20 @@ impl KafkaLog {
         threads
     }
 
+    /// What the topic is, at most [`FACTS_AGE`] ago. Several who ask at once wait for one answer.
     async fn facts(&self) -> Result<topic::Facts, KafkaError> {
+        let mut known = self.known.lock().await;
+        if let Some((when, facts)) = &*known
+            && when.elapsed() < FACTS_AGE
+        {
+            return Ok(facts.clone());
+        }
+        let facts = self.look().await?;
+        *known = Some((Instant::now(), facts.clone()));
+        Ok(facts)
+    }
+
+    async fn look(&self) -> Result<topic::Facts, KafkaError> {
         let topic = self.topic.clone();
         let shape = self
             .ask(move |consumer| {
@@ -264,13 +286,50 @@ impl KafkaLog {
         )))
     }
 
-    /// Where the shard ends; an error if that is below `from`.
+    /// Where the shard ends; an error if `from` is beyond that, or if it is not there any more.
     async fn end_from(&self, shard: Shard, from: Offset) -> Result<Offset, LogError> {
-        let end = self.end(shard).await?;
+        let (begin, end) = self.bounds(shard).await?;
         if from > end {
             return Err(LogError::BeyondEnd { shard, end, from });
         }
+        if from < begin {
+            return Err(LogError::Refused(format!(
+                "shard {shard} begins at offset {begin}: records from {from} on were deleted"
+            )));
+        }
         Ok(end)
+    }
+
+    /// The first offset that is there, and the one that comes next (the high watermark).
+    async fn bounds(&self, shard: Shard) -> Result<(Offset, Offset), LogError> {
+        let topic = self.topic.clone();
+        let partition = i32::try_from(shard).map_err(|error| LogError::Refused(error.to_string()))?;
+        let (begin, end) = self
+            .ask(move |consumer| consumer.fetch_watermarks(&topic, partition, ADMIN_LIMIT))
+            .await
+            .map_err(|error| prefixed("cannot read where the shard ends", error))?;
+        match (Offset::try_from(begin), Offset::try_from(end)) {
+            (Ok(begin), Ok(end)) => Ok((begin, end)),
+            _ => Err(LogError::Unavailable(format!(
+                "shard {shard} is said to go from {begin} to {end}"
+            ))),
+        }
+    }
+
+    async fn catch_up(
+        &self,
+        shard: Shard,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<Arc<Placed>>, LogError> {
+        match self.catch_up.read(shard, from, limits).await {
+            Err(LogError::Unavailable(why)) => {
+                // The client's words say little; a shard that lost its beginning or end does not pass.
+                self.end_from(shard, from).await?;
+                Err(LogError::Unavailable(why))
+            }
+            read => read,
+        }
     }
 
     /// Waits at the end of what was followed.
@@ -327,7 +386,7 @@ impl Log for KafkaLog {
                 // It may have come between the two looks.
                 match self.recent.read(shard, from, &limits) {
                     Some(records) => Ok(records),
-                    None => self.catch_up.read(shard, from, limits).await,
+                    None => self.catch_up(shard, from, limits).await,
                 }
             }
             State::Broken(next, why) if from == next => Err(why),
@@ -343,14 +402,7 @@ impl Log for KafkaLog {
 
     async fn end(&self, shard: Shard) -> Result<Offset, LogError> {
         self.check(shard)?;
-        let topic = self.topic.clone();
-        let partition = i32::try_from(shard).map_err(|error| LogError::Refused(error.to_string()))?;
-        let (_, end) = self
-            .ask(move |consumer| consumer.fetch_watermarks(&topic, partition, ADMIN_LIMIT))
-            .await
-            .map_err(|error| prefixed("cannot read where the shard ends", error))?;
-        Offset::try_from(end)
-            .map_err(|_| LogError::Unavailable(format!("the shard's end is said to be {end}")))
+        Ok(self.bounds(shard).await?.1)
     }
 
     async fn describe(&self) -> Result<Description, LogError> {

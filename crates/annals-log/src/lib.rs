@@ -3,9 +3,14 @@
 //! *Invariant:* nothing here decides what counts; [`annals_record::fold`] does, for every reader alike.
 //! *Invariant:* no other crate names rdkafka, or the tables `journal`, `log_meta`, `log_head`, `snapshot` and `checkpoint`.
 
+// Tests inside and outside of the crate share their helpers.
+#[cfg(test)]
+extern crate self as annals_log;
+
 mod checkpoint;
 pub mod conformance;
 pub mod faulty;
+pub mod indexer;
 mod kafka;
 mod log;
 mod memory;
@@ -18,6 +23,7 @@ pub mod testing;
 pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use indexer::{Indexed, Indexer, IndexerSettings, Stopped};
 pub use kafka::{BearerToken, KafkaError, KafkaLog, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 pub use log::{
     Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,

@@ -29,6 +29,14 @@ pub const READS_RECENT: &str = "annals_log_reads_recent_total";
 pub const READS_STORED: &str = "annals_log_reads_stored_total";
 /// Connections that were lost and made anew: label `task` (`appender`, `follower`, `notifier`).
 pub const RECONNECTS: &str = "annals_log_reconnects_total";
+/// Transactions of the indexer.
+pub const INDEXER_COMMITS: &str = "annals_log_indexer_commits_total";
+/// Rows that the indexer put into the journal.
+pub const INDEXER_ROWS: &str = "annals_log_indexer_rows_total";
+/// Things that the indexer tried again: reads, transactions.
+pub const INDEXER_RETRIES: &str = "annals_log_indexer_retries_total";
+/// Shards that the indexer stopped with. An alarm.
+pub const INDEXER_STOPPED: &str = "annals_log_indexer_stopped_total";
 
 /// The invariants of the log, by their ids in its design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

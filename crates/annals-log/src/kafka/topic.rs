@@ -22,7 +22,7 @@ pub(super) const ADMIN_LIMIT: Duration = Duration::from_secs(15);
 const LARGE_MS: i64 = 365 * 24 * 3_600_000;
 
 /// What a topic is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) settings: Vec<SettingCheck>,
     pub(super) durability: Durability,

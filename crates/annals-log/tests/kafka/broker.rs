@@ -15,17 +15,17 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
-pub(crate) const VARIABLE: &str = "ANNALS_TEST_KAFKA";
+pub const VARIABLE: &str = "ANNALS_TEST_KAFKA";
 
-pub(crate) struct TestTopic {
-    pub(crate) brokers: String,
-    pub(crate) app: AppName,
-    pub(crate) shards: ShardCount,
+pub struct TestTopic {
+    pub brokers: String,
+    pub app: AppName,
+    pub shards: ShardCount,
 }
 
 impl TestTopic {
     /// A name that is free; `None`, with a line on standard error, if there is no broker.
-    pub(crate) fn named(shards: u32) -> Option<Self> {
+    pub fn named(shards: u32) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Some(brokers) = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) else {
             assert!(
@@ -49,7 +49,7 @@ impl TestTopic {
     }
 
     /// A topic that is there.
-    pub(crate) async fn create(shards: u32) -> Option<Self> {
+    pub async fn create(shards: u32) -> Option<Self> {
         let topic = Self::named(shards)?;
         KafkaLog::create(&topic.settings(), &topic.app, topic.shards, 1)
             .await
@@ -57,29 +57,29 @@ impl TestTopic {
         Some(topic)
     }
 
-    pub(crate) fn settings(&self) -> KafkaSettings {
+    pub fn settings(&self) -> KafkaSettings {
         KafkaSettings {
             allow_single_replica: true,
             ..KafkaSettings::new(&self.brokers)
         }
     }
 
-    pub(crate) async fn open(&self) -> KafkaLog {
+    pub async fn open(&self) -> KafkaLog {
         self.open_with(self.settings()).await
     }
 
-    pub(crate) async fn open_with(&self, settings: KafkaSettings) -> KafkaLog {
+    pub async fn open_with(&self, settings: KafkaSettings) -> KafkaLog {
         KafkaLog::open(settings, self.app.clone(), self.shards, Generation::FIRST)
             .await
             .unwrap()
     }
 
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{}.log", self.app)
     }
 
     /// Sets one thing of the topic, beside what stays.
-    pub(crate) async fn set(&self, all: &BTreeMap<&str, String>) {
+    pub async fn set(&self, all: &BTreeMap<&str, String>) {
         let name = self.name();
         let mut alter = AlterConfig::new(ResourceSpecifier::Topic(&name));
         for (key, value) in all {
@@ -92,7 +92,7 @@ impl TestTopic {
     }
 
     /// A topic without any setting of its own.
-    pub(crate) async fn create_plain(&self, partitions: i32) {
+    pub async fn create_plain(&self, partitions: i32) {
         let name = self.name();
         let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
         let answers = self
@@ -105,11 +105,11 @@ impl TestTopic {
         }
     }
 
-    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().unwrap()
     }
 
-    pub(crate) fn client(&self) -> ClientConfig {
+    pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config

@@ -1,0 +1,371 @@
+//! The indexer: with a Kafka log, what fills the journal with accepted records.
+//!
+//! It reads shards as every reader does, and commits rows and checkpoints of all of them in one transaction. There is
+//! no timer: what came while one commit was under way is the next one. A checkpoint is a compare-and-set, so
+//! of two indexers of a shard one fails, and writes nothing.
+//!
+//! *Invariant (L8):* rows and the checkpoint that stands for them are written by one transaction.
+//!
+//! Source: 3-log.md, "Tables", "Loading a cold stream".
+
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_domain::Catalog;
+use annals_record::fold::Head;
+use annals_record::{Offset, Shard};
+use annals_store::Happened;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use metrics::counter;
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics as names;
+use crate::{Batch, Checkpoint, CheckpointError, Log, LogError, ReaderError, ReaderSettings, ShardReader};
+
+/// The indexer's name in the table `checkpoint`.
+pub const READER: &str = "indexer";
+
+/// How the indexer reads and writes.
+#[derive(Debug, Clone, Copy)]
+pub struct IndexerSettings {
+    /// How each shard is read; one batch of each is in memory.
+    pub reader: ReaderSettings,
+    /// The pause before something that failed is tried again.
+    pub retry: Duration,
+}
+
+impl Default for IndexerSettings {
+    fn default() -> Self {
+        let mut reader = ReaderSettings::default();
+        reader.limits.bytes = 1 << 20;
+        reader.streams = 16_384;
+        Self {
+            reader,
+            retry: Duration::from_millis(250),
+        }
+    }
+}
+
+/// How far the journal goes.
+#[derive(Debug, Clone)]
+pub struct Indexed {
+    /// Every accepted record below is in the journal: where a writer's tail may begin.
+    pub next: Offset,
+    /// Why it goes no further; none while it does.
+    pub stopped: Option<Stopped>,
+}
+
+/// Why a shard is not indexed any more. Somebody has to look; other shards go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Stopped {
+    /// The log, or what is in it: another history, an unreadable record, a stream with a hole (L2).
+    #[error(transparent)]
+    Reader(ReaderError),
+    /// Another indexer has this shard: this one is a zombie.
+    #[error("another indexer moved the checkpoint of shard {0}")]
+    Moved(Shard),
+    /// Postgres does not take these rows, and will not.
+    #[error("the journal does not take the rows: {0}")]
+    Database(Arc<sqlx::Error>),
+}
+
+/// Fills the journal for the shards that it is told.
+pub struct Indexer {
+    log: Arc<dyn Log>,
+    pool: PgPool,
+    catalog: Catalog,
+    settings: IndexerSettings,
+    progress: watch::Sender<BTreeMap<Shard, Indexed>>,
+}
+
+impl fmt::Debug for Indexer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Indexer")
+            .field("log", &self.log)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A shard that is read, and in which turn: one that was taken away and given back begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turn(u64);
+
+/// What one read brought.
+struct Read {
+    shard: Shard,
+    turn: Turn,
+    /// None if it could not be opened yet.
+    reader: Option<ShardReader>,
+    found: Result<Option<Batch>, Stopped>,
+}
+
+enum Failed {
+    /// It may pass.
+    Later(String),
+    /// It will not.
+    Stopped(Stopped),
+}
+
+enum NotCommitted {
+    Moved(Shard),
+    Database(sqlx::Error),
+}
+
+impl Indexer {
+    /// An indexer of `log` into the journal of `pool`, whose database role is `annals_indexer` or more.
+    pub fn new(log: Arc<dyn Log>, pool: PgPool, catalog: Catalog, settings: IndexerSettings) -> Self {
+        Self {
+            log,
+            pool,
+            catalog,
+            settings,
+            progress: watch::Sender::new(BTreeMap::new()),
+        }
+    }
+
+    /// How far each shard is indexed; a shard is there once its checkpoint is known.
+    pub fn progress(&self) -> watch::Receiver<BTreeMap<Shard, Indexed>> {
+        self.progress.subscribe()
+    }
+
+    /// Runs until it is cancelled. `shards` says what to index, and may change.
+    ///
+    /// A shard that is stopped stays so until it is taken out and given back. Dropping this at any moment is safe:
+    /// it goes on exactly where the last commit was.
+    pub async fn run(&self, mut shards: watch::Receiver<BTreeSet<Shard>>, cancelled: CancellationToken) {
+        let mut turns: BTreeMap<Shard, Turn> = BTreeMap::new();
+        let mut turn = 0;
+        let mut reading = FuturesUnordered::new();
+        shards.mark_changed();
+        loop {
+            let mut reads = tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return,
+                Ok(()) = shards.changed() => {
+                    let wanted = shards.borrow_and_update().clone();
+                    self.leave(&mut turns, &wanted);
+                    for shard in wanted {
+                        turns.entry(shard).or_insert_with(|| {
+                            turn += 1;
+                            reading.push(self.read(shard, Turn(turn), None));
+                            Turn(turn)
+                        });
+                    }
+                    continue;
+                }
+                Some(read) = reading.next() => vec![read],
+            };
+            while let Some(Some(read)) = reading.next().now_or_never() {
+                reads.push(read);
+            }
+            reads.retain(|read| turns.get(&read.shard) == Some(&read.turn));
+            let (batches, mut stopped) = sort(&mut reads);
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return,
+                more = self.commit(batches) => stopped.extend(more),
+            }
+            for (shard, why) in stopped {
+                reads.retain(|read| read.shard != shard);
+                self.stop(shard, why);
+            }
+            for read in reads {
+                reading.push(self.read(read.shard, read.turn, read.reader));
+            }
+        }
+    }
+
+    /// Forgets the shards that are not wanted any more.
+    fn leave(&self, turns: &mut BTreeMap<Shard, Turn>, wanted: &BTreeSet<Shard>) {
+        turns.retain(|shard, _| wanted.contains(shard));
+        self.progress
+            .send_modify(|all| all.retain(|shard, _| wanted.contains(shard)));
+    }
+
+    fn stop(&self, shard: Shard, why: Stopped) {
+        counter!(names::INDEXER_STOPPED).increment(1);
+        tracing::error!(%shard, %why, "the indexer stops with this shard");
+        self.progress.send_modify(|all| {
+            let indexed = all.entry(shard).or_insert(Indexed {
+                next: Offset::new(0),
+                stopped: None,
+            });
+            indexed.stopped = Some(why);
+        });
+    }
+
+    /// One batch of a shard, or nothing after a while.
+    async fn read(&self, shard: Shard, turn: Turn, reader: Option<ShardReader>) -> Read {
+        let mut read = Read {
+            shard,
+            turn,
+            reader,
+            found: Ok(None),
+        };
+        let found = match &mut read.reader {
+            Some(reader) => reader.next().await.map_err(failed),
+            None => match self.open(shard).await {
+                Ok(reader) => {
+                    read.reader = Some(reader);
+                    Ok(None)
+                }
+                Err(failed) => Err(failed),
+            },
+        };
+        match found {
+            Ok(found) => read.found = Ok(found),
+            Err(Failed::Stopped(why)) => read.found = Err(why),
+            Err(Failed::Later(why)) => {
+                tracing::warn!(%shard, why, "the indexer tries again");
+                counter!(names::INDEXER_RETRIES).increment(1);
+                sleep(self.settings.retry).await;
+            }
+        }
+        read
+    }
+
+    async fn open(&self, shard: Shard) -> Result<ShardReader, Failed> {
+        let at = match Checkpoint::load(&self.pool, READER, shard).await {
+            Ok(Some(at)) => at,
+            Ok(None) => {
+                let log = self.log.describe().await.map_err(|error| failed(error.into()))?;
+                Checkpoint::genesis(Head::genesis(&log.app, shard, log.shards))
+            }
+            Err(error) => return Err(Failed::Later(error.to_string())),
+        };
+        let next = at.head.next;
+        let (log, catalog) = (Arc::clone(&self.log), self.catalog.clone());
+        let reader = ShardReader::open(log, catalog, shard, at, self.settings.reader)
+            .await
+            .map_err(failed)?;
+        self.progress.send_modify(|all| {
+            all.insert(shard, Indexed { next, stopped: None });
+        });
+        Ok(reader)
+    }
+
+    /// Commits until it is done; says which shards could not be, and why.
+    async fn commit(&self, mut batches: Vec<Batch>) -> Vec<(Shard, Stopped)> {
+        let mut stopped = Vec::new();
+        // An attempt may have been committed though its answer was lost.
+        let mut unsure = false;
+        while !batches.is_empty() {
+            let error = match self.try_commit(&batches).await {
+                Ok(()) => break,
+                Err(NotCommitted::Moved(shard)) => {
+                    if unsure && self.is_committed(&batches).await {
+                        break;
+                    }
+                    batches.retain(|batch| batch.shard != shard);
+                    stopped.push((shard, Stopped::Moved(shard)));
+                    continue;
+                }
+                Err(NotCommitted::Database(error)) => annals_store::Error::from(error),
+            };
+            unsure |= error.happened() == Happened::Unknown;
+            counter!(names::INDEXER_RETRIES).increment(1);
+            if error.is_transient() {
+                tracing::warn!(%error, "the indexer tries again to commit");
+                sleep(self.settings.retry).await;
+            } else if batches.len() == 1 {
+                let why = Stopped::Database(Arc::new(error.into_source()));
+                stopped.extend(batches.drain(..).map(|batch| (batch.shard, why.clone())));
+            } else {
+                // One of them: each alone, so that the others go on.
+                for batch in std::mem::take(&mut batches) {
+                    stopped.extend(Box::pin(self.commit(vec![batch])).await);
+                }
+            }
+        }
+        self.publish(&batches);
+        stopped
+    }
+
+    /// Rows and checkpoints in one transaction; the checkpoints first, since they show that nobody else is at it.
+    async fn try_commit(&self, batches: &[Batch]) -> Result<(), NotCommitted> {
+        let moves: Vec<_> = batches
+            .iter()
+            .map(|batch| (batch.shard, &batch.from, &batch.to))
+            .collect();
+        let mut transaction = self.pool.begin().await?;
+        Checkpoint::advance_all(&mut transaction, READER, &moves).await?;
+        let rows = rows::insert(&mut transaction, batches).await?;
+        transaction.commit().await?;
+        counter!(names::INDEXER_COMMITS).increment(1);
+        counter!(names::INDEXER_ROWS).increment(u64::try_from(rows).unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    /// Whether all of them stand where their batch ends: one transaction moves them, so one would be enough.
+    async fn is_committed(&self, batches: &[Batch]) -> bool {
+        for batch in batches {
+            match Checkpoint::load(&self.pool, READER, batch.shard).await {
+                Ok(Some(at)) if at == batch.to => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn publish(&self, committed: &[Batch]) {
+        if committed.is_empty() {
+            return;
+        }
+        self.progress.send_modify(|all| {
+            for batch in committed {
+                if let Some(indexed) = all.get_mut(&batch.shard) {
+                    indexed.next = batch.to.head.next;
+                }
+            }
+        });
+    }
+}
+
+/// The batches, and the shards that are at their end for good.
+fn sort(reads: &mut [Read]) -> (Vec<Batch>, Vec<(Shard, Stopped)>) {
+    let (mut batches, mut stopped) = (Vec::new(), Vec::new());
+    for read in reads {
+        match std::mem::replace(&mut read.found, Ok(None)) {
+            Ok(batch) => batches.extend(batch),
+            Err(why) => stopped.push((read.shard, why)),
+        }
+    }
+    (batches, stopped)
+}
+
+fn failed(error: ReaderError) -> Failed {
+    match error {
+        // A log that refuses (a hole in a topic) will go on to; that is an alarm as well.
+        ReaderError::Log(LogError::Refused(_))
+        | ReaderError::Halted(_)
+        | ReaderError::Read { .. }
+        | ReaderError::Version { .. } => Failed::Stopped(Stopped::Reader(error)),
+        ReaderError::Log(error) => Failed::Later(error.to_string()),
+    }
+}
+
+impl From<sqlx::Error> for NotCommitted {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<CheckpointError> for NotCommitted {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Moved { shard, .. } | CheckpointError::Backwards { shard, .. } => {
+                Self::Moved(shard)
+            }
+            CheckpointError::Database(error) => Self::Database(error),
+        }
+    }
+}
