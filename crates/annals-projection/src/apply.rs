@@ -15,10 +15,10 @@ use std::time::Duration;
 use annals_log::Checkpoint;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-pub use error::{ApplyError, Trouble};
-pub use events::{Closed, Delivery, Event, OpenError, OpenPersonal, Sealed};
-pub(crate) use events::Prepared;
 pub(crate) use bind::RELATION;
+pub use error::{ApplyError, Trouble};
+pub(crate) use events::Prepared;
+pub use events::{Closed, Delivery, Event, OpenError, OpenPersonal, Sealed};
 pub(crate) use plan::Plan;
 
 use crate::manifest::{BuildId, Manifest, Rows};
@@ -69,6 +69,16 @@ impl Projector {
         limits: Limits,
     ) -> Result<Self, build::BuildError> {
         build::ensure(&pool, &manifest).await?;
+        Self::of_made(pool, manifest, opener, limits).await
+    }
+
+    /// For a build that is made already.
+    pub(crate) async fn of_made(
+        pool: PgPool,
+        manifest: Arc<Manifest>,
+        opener: Arc<dyn OpenPersonal>,
+        limits: Limits,
+    ) -> Result<Self, build::BuildError> {
         let columns = build::describe_columns(&pool, &manifest).await?;
         let plan = Plan::new(&manifest, &columns);
         Ok(Self {
@@ -125,7 +135,9 @@ impl Projector {
         }
         let code = trouble.error.sqlstate().unwrap_or_default();
         let constraint = trouble.error.constraint().unwrap_or_default();
-        format!("{}: SQLSTATE {code} {constraint}", trouble.place).trim_end().to_owned()
+        format!("{}: SQLSTATE {code} {constraint}", trouble.place)
+            .trim_end()
+            .to_owned()
     }
 
     /// The usual way: everything at once.
@@ -192,8 +204,15 @@ impl Projector {
         prepared: &Prepared,
         events: &[usize],
     ) -> Result<(), ApplyError> {
-        let handled: Vec<usize> =
-            events.iter().copied().filter(|&at| prepared.event_type(at).is_some_and(|name| self.plan.handles(name))).collect();
+        let handled: Vec<usize> = events
+            .iter()
+            .copied()
+            .filter(|&at| {
+                prepared
+                    .event_type(at)
+                    .is_some_and(|name| self.plan.handles(name))
+            })
+            .collect();
         let steps = handled.iter().filter_map(|&at| {
             let event_type = prepared.event_type(at)?;
             Some(waves::Step {
@@ -204,10 +223,16 @@ impl Projector {
         });
         for wave in waves::split(steps) {
             for (event_type, steps) in wave {
-                let at: Vec<usize> = steps.iter().filter_map(|step| handled.get(*step).copied()).collect();
+                let at: Vec<usize> = steps
+                    .iter()
+                    .filter_map(|step| handled.get(*step).copied())
+                    .collect();
                 let columns = bind::Columns::of(prepared, &at)?;
                 for statement in self.plan.statements(event_type) {
-                    let done = columns.bind(statement.sql.clone()).execute(&mut *connection).await;
+                    let done = columns
+                        .bind(statement.sql.clone())
+                        .execute(&mut *connection)
+                        .await;
                     done.map_err(|error| ApplyError::in_statement(&statement.file, error))?;
                 }
             }
@@ -237,7 +262,11 @@ impl Projector {
         Ok(())
     }
 
-    async fn advance(&self, connection: &mut PgConnection, deliveries: &[Delivery]) -> Result<(), ApplyError> {
+    async fn advance(
+        &self,
+        connection: &mut PgConnection,
+        deliveries: &[Delivery],
+    ) -> Result<(), ApplyError> {
         let moves: Vec<_> = deliveries
             .iter()
             .filter(|delivery| delivery.from != delivery.to)

@@ -6,6 +6,7 @@ mod columns;
 
 use std::path::PathBuf;
 
+use annals_log::{Checkpoint, CheckpointError};
 use annals_record::Hash32;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, SqlSafeStr};
 
@@ -67,9 +68,7 @@ impl BuildError {
     /// What Postgres says of a file's SQL; anything else is about the machinery.
     fn in_file(manifest: &Manifest, file: &str, error: sqlx::Error) -> Self {
         match error.as_database_error() {
-            Some(answer) if !is_transient(answer) => {
-                Self::file(manifest, file, answer.message().to_owned())
-            }
+            Some(answer) if !is_transient(answer) => Self::file(manifest, file, answer.message().to_owned()),
             _ => error.into(),
         }
     }
@@ -86,7 +85,10 @@ pub async fn ensure(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError
         return Ok(());
     }
     let mut tx = pool.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(BUILD_LOCK).execute(&mut *tx).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(BUILD_LOCK)
+        .execute(&mut *tx)
+        .await?;
     if is_made(&mut *tx, manifest).await? {
         return Ok(());
     }
@@ -113,6 +115,64 @@ pub async fn ensure(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError
     tx.commit().await?;
     tracing::info!(build = %id, live, "made a build");
     Ok(())
+}
+
+/// Makes a build that is only looked at: never live, without views. It must not be there.
+///
+/// # Errors
+/// [`BuildError`].
+pub(crate) async fn make_scratch(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError> {
+    let mut tx = pool.begin().await?;
+    make_tables(&mut tx, manifest).await?;
+    check_statements(&mut tx, manifest).await?;
+    grant(&mut tx, &manifest.id).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Drops a build: its tables, its row, what was parked of it, its checkpoints. Nothing if it is not there.
+///
+/// # Errors
+/// [`BuildError::Database`].
+pub async fn drop_build(pool: &PgPool, id: &BuildId) -> Result<(), BuildError> {
+    let mut tx = pool.begin().await?;
+    run(
+        &mut tx,
+        format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(&id.schema())),
+    )
+    .await?;
+    forget(&mut tx, id).await?;
+    sqlx::query("DELETE FROM annals.projection WHERE name = $1 AND build = $2")
+        .bind(id.name.as_str())
+        .bind(id.build.get())
+        .execute(&mut *tx)
+        .await?;
+    Ok(tx.commit().await?)
+}
+
+/// Empties a scratch build.
+pub(crate) async fn empty(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError> {
+    let schema = quote(&manifest.id.schema());
+    let mut tx = pool.begin().await?;
+    for table in &manifest.tables {
+        // Not TRUNCATE: it makes new files, and scratch tables hold a few rows.
+        run(&mut tx, format!("DELETE FROM {schema}.{}", quote(&table.name))).await?;
+    }
+    forget(&mut tx, &manifest.id).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Forgets how far a build has got, and what was parked of it.
+async fn forget(connection: &mut PgConnection, id: &BuildId) -> Result<(), BuildError> {
+    sqlx::query("DELETE FROM annals.parked WHERE projection = $1 AND build = $2")
+        .bind(id.name.as_str())
+        .bind(id.build.get())
+        .execute(&mut *connection)
+        .await?;
+    match Checkpoint::forget(connection, &id.reader()).await {
+        Err(CheckpointError::Database(error)) => Err(error.into()),
+        // Nothing is moved, so nothing else can be wrong.
+        _ => Ok(()),
+    }
 }
 
 async fn is_made(executor: impl sqlx::PgExecutor<'_>, manifest: &Manifest) -> Result<bool, BuildError> {
@@ -149,7 +209,9 @@ async fn make_tables(connection: &mut PgConnection, manifest: &Manifest) -> Resu
                 "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {VERSION_COLUMN} bigint NOT NULL",
                 quote(&table.name)
             );
-            run(connection, add).await.map_err(|error| BuildError::in_file(manifest, "schema.sql", error))?;
+            run(connection, add)
+                .await
+                .map_err(|error| BuildError::in_file(manifest, "schema.sql", error))?;
         }
     }
     columns::check(connection, manifest).await
@@ -159,26 +221,39 @@ async fn make_tables(connection: &mut PgConnection, manifest: &Manifest) -> Resu
 async fn check_statements(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
     for statement in manifest.on.values().flat_map(|handler| &handler.statements) {
         let sql = format!("/* check */ {}", sql::with_events(&statement.sql, RELATION));
-        prepare(connection, sql).await.map_err(|error| BuildError::in_file(manifest, &statement.file, error))?;
+        prepare(connection, sql)
+            .await
+            .map_err(|error| BuildError::in_file(manifest, &statement.file, error))?;
     }
     for resource in &manifest.resources {
-        let sql = format!("SELECT FROM {} WHERE ({})", quote(&resource.table), resource.condition);
-        prepare(connection, sql).await.map_err(|error| match error.as_database_error() {
-            Some(answer) => {
-                let what = format!("resource `{}`, key `where`: {}", resource.name, answer.message());
-                BuildError::file(manifest, "projection.toml", what)
-            }
-            None => error.into(),
-        })?;
+        let sql = format!(
+            "SELECT FROM {} WHERE ({})",
+            quote(&resource.table),
+            resource.condition
+        );
+        prepare(connection, sql)
+            .await
+            .map_err(|error| match error.as_database_error() {
+                Some(answer) => {
+                    let what = format!("resource `{}`, key `where`: {}", resource.name, answer.message());
+                    BuildError::file(manifest, "projection.toml", what)
+                }
+                None => error.into(),
+            })?;
     }
     if let Some(lineage) = &manifest.lineage_sql {
-        prepare(connection, lineage.clone()).await.map_err(|error| BuildError::in_file(manifest, "lineage.sql", error))?;
+        prepare(connection, lineage.clone())
+            .await
+            .map_err(|error| BuildError::in_file(manifest, "lineage.sql", error))?;
     }
     Ok(())
 }
 
 async fn prepare(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
-    connection.prepare(AssertSqlSafe(sql).into_sql_str()).await.map(drop)
+    connection
+        .prepare(AssertSqlSafe(sql).into_sql_str())
+        .await
+        .map(drop)
 }
 
 /// The projector fills the tables, whoever made them; query and audit nodes read them.
@@ -228,7 +303,10 @@ pub fn quote(name: &str) -> String {
 
 /// SQL made of checked files and quoted names.
 pub(crate) async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 fn is_transient(answer: &dyn sqlx::error::DatabaseError) -> bool {

@@ -2,12 +2,13 @@
 //!
 //! In reading order: [`manifest`] (what a folder says), [`build`] (its tables are made), [`waves`] (how a batch is
 //! split), [`apply`] (a batch becomes rows, with its checkpoints), [`parking`] (what cannot be applied),
-//! [`metrics`].
+//! [`mod@check`] (tests of read models), [`metrics`].
 //!
 //! *Invariant:* nothing here answers queries; nothing here names the tables of the log.
 
 pub mod apply;
 pub mod build;
+pub mod check;
 pub mod manifest;
 pub mod metrics;
 pub mod parking;

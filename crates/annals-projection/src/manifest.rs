@@ -195,6 +195,11 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name of a projection's copy that is made only to be checked.
+    pub(crate) fn scratch(name: &Self) -> Self {
+        Self(format!("check_{name}").into())
+    }
 }
 
 impl Build {
@@ -269,7 +274,9 @@ impl fmt::Display for StreamTemplate {
 /// A name that needs no quotes in SQL unless it is a keyword: `[a-z_][a-z0-9_]{0,62}`.
 pub(crate) fn is_identifier(text: &str) -> bool {
     let bytes = text.as_bytes();
-    bytes.first().is_some_and(|b| b.is_ascii_lowercase() || *b == b'_')
+    bytes
+        .first()
+        .is_some_and(|b| b.is_ascii_lowercase() || *b == b'_')
         && bytes.len() <= 63
         && bytes
             .iter()

@@ -152,10 +152,14 @@ async fn resume_stream(
         let prepared = projector.prepare(vec![event]).await?;
         let tried = attempt(projector, &mut tx, &prepared, &[0]).await?;
         let sql = match &tried {
-            None => "DELETE FROM annals.parked WHERE projection = $1 AND build = $2 AND shard = $3
-                     AND log_offset = $4 AND event_index = $5 AND $6::text IS NULL",
-            Some(_) => "UPDATE annals.parked SET error = $6 WHERE projection = $1 AND build = $2 AND shard = $3
-                        AND log_offset = $4 AND event_index = $5",
+            None => {
+                "DELETE FROM annals.parked WHERE projection = $1 AND build = $2 AND shard = $3
+                     AND log_offset = $4 AND event_index = $5 AND $6::text IS NULL"
+            }
+            Some(_) => {
+                "UPDATE annals.parked SET error = $6 WHERE projection = $1 AND build = $2 AND shard = $3
+                        AND log_offset = $4 AND event_index = $5"
+            }
         };
         done.error = tried.map(|trouble| projector.shown(&trouble));
         sqlx::query(sql)
@@ -177,7 +181,12 @@ async fn resume_stream(
 }
 
 async fn event_at(source: &dyn FetchEntry, place: (i32, i64, i32)) -> Result<Event, FetchError> {
-    let lost = || FetchError(format!("there is no event {} at {}:{}", place.2, place.0, place.1));
+    let lost = || {
+        FetchError(format!(
+            "there is no event {} at {}:{}",
+            place.2, place.0, place.1
+        ))
+    };
     let shard = Shard::try_from(place.0).map_err(|_| lost())?;
     let offset = Offset::try_from(place.1).map_err(|_| lost())?;
     let entry = source.fetch(shard, offset).await?.ok_or_else(lost)?;
@@ -211,8 +220,9 @@ pub(crate) async fn isolate(
     let mut done = Isolated::default();
     let mut sets = vec![events];
     while let Some(set) = sets.pop() {
-        let (mut set, late): (Vec<usize>, Vec<usize>) =
-            set.into_iter().partition(|&at| !parked.contains(prepared.stream(at)));
+        let (mut set, late): (Vec<usize>, Vec<usize>) = set
+            .into_iter()
+            .partition(|&at| !parked.contains(prepared.stream(at)));
         done.behind.extend(late);
         if set.is_empty() {
             continue;
@@ -225,7 +235,14 @@ pub(crate) async fn isolate(
                     tracing::warn!(build = %projector.id(), stream = prepared.stream(at), %trouble, "parked a stream");
                     parked.insert(prepared.stream(at).into());
                 }
-                park(connection, projector.id(), prepared, &set, Some(&projector.shown(&trouble))).await?;
+                park(
+                    connection,
+                    projector.id(),
+                    prepared,
+                    &set,
+                    Some(&projector.shown(&trouble)),
+                )
+                .await?;
             }
             Some(_) => {
                 let later = set.split_off(set.len() / 2);
@@ -248,7 +265,9 @@ async fn attempt(
     let mut applied = projector.apply_set(&mut savepoint, prepared, events).await;
     if applied.is_ok() {
         // A deferred constraint would else speak at the commit, when it cannot be said whose fault it was.
-        let checked = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *savepoint).await;
+        let checked = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE")
+            .execute(&mut *savepoint)
+            .await;
         applied = checked.map(drop).map_err(ApplyError::of);
     }
     match applied {

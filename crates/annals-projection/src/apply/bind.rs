@@ -34,7 +34,9 @@ impl<'a> Columns<'a> {
     pub(super) fn of(prepared: &'a Prepared, at: &[usize]) -> Result<Self, ApplyError> {
         let mut columns = Self::default();
         for &at in at {
-            let Some(event) = prepared.events.get(at) else { continue };
+            let Some(event) = prepared.events.get(at) else {
+                continue;
+            };
             let Some(decoded) = event.decoded() else { continue };
             let entry = &*event.entry;
             columns.stream.push(entry.stream.as_str());

@@ -72,6 +72,12 @@ impl Delivery {
         }
     }
 
+    /// Adds what was read of the same shard right behind this.
+    pub fn extend(&mut self, later: Self) {
+        self.to = later.to;
+        self.entries.extend(later.entries);
+    }
+
     /// Appends the events that concern a projection.
     pub(crate) fn collect(&self, plan: &Plan, events: &mut Vec<Event>) {
         for (offset, entry) in &self.entries {
@@ -164,7 +170,9 @@ impl Prepared {
     }
 
     pub(crate) fn stream(&self, at: usize) -> &str {
-        self.events.get(at).map_or("", |event| event.entry.stream.as_str())
+        self.events
+            .get(at)
+            .map_or("", |event| event.entry.stream.as_str())
     }
 
     pub(crate) fn data<'a>(&'a self, at: usize, decoded: &'a DecodedEvent) -> &'a RawValue {

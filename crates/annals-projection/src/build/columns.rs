@@ -94,11 +94,25 @@ fn named_columns<'a>(manifest: &'a Manifest, table: &'a Table) -> Vec<(&'static 
     named.extend(table.key.iter().map(|column| ("key", column.as_str())));
     named.extend(table.private.iter().map(|column| ("private", column.as_str())));
     named.extend(table.owner.iter().map(|column| ("owner", column.as_str())));
-    named.extend(table.stream.iter().map(|stream| ("stream", stream.column.as_str())));
-    for resource in manifest.resources.iter().filter(|resource| resource.table == table.name) {
+    named.extend(
+        table
+            .stream
+            .iter()
+            .map(|stream| ("stream", stream.column.as_str())),
+    );
+    for resource in manifest
+        .resources
+        .iter()
+        .filter(|resource| resource.table == table.name)
+    {
         named.extend(resource.filter.iter().map(|column| ("filter", column.as_str())));
         named.extend(resource.sort.iter().map(|column| ("sort", column.as_str())));
-        named.extend(resource.expand.values().map(|expand| ("expand", expand.column.as_str())));
+        named.extend(
+            resource
+                .expand
+                .values()
+                .map(|expand| ("expand", expand.column.as_str())),
+        );
     }
     named
 }
@@ -121,7 +135,9 @@ async fn has_key(
     .fetch_all(connection)
     .await?;
     let wanted: BTreeSet<&String> = table.key.iter().collect();
-    Ok(keys.iter().any(|key| key.iter().collect::<BTreeSet<_>>() == wanted))
+    Ok(keys
+        .iter()
+        .any(|key| key.iter().collect::<BTreeSet<_>>() == wanted))
 }
 
 /// Every offered filter, sort, owner and stream column that begins no index, as a sentence each.

@@ -33,9 +33,8 @@ pub(super) fn load(dir: &Path) -> Checked<Manifest> {
     let mut on = statements_of(dir, &tables, &mut files)?;
     for (event, settings) in &file.on {
         let Some(handler) = on.get_mut(event) else {
-            let what = format!(
-                "key `on.\"{event}\"`: there is no file on/{event}.sql; write it or remove the key"
-            );
+            let what =
+                format!("key `on.\"{event}\"`: there is no file on/{event}.sql; write it or remove the key");
             return Err(ManifestError::new(&toml_path, what));
         };
         handler.repeat = settings.repeat;
@@ -90,8 +89,8 @@ fn tables_of(file: &ManifestFile, path: &Path) -> Checked<Vec<Table>> {
     let mut names = BTreeSet::new();
     let mut tables = Vec::new();
     for table in &file.tables {
-        let checked =
-            table_of(table, file.rows).map_err(|what| ManifestError::new(path, format!("table `{}`, {what}", table.name)))?;
+        let checked = table_of(table, file.rows)
+            .map_err(|what| ManifestError::new(path, format!("table `{}`, {what}", table.name)))?;
         if !names.insert(checked.name.clone()) {
             let what = format!("table `{}` is there twice: remove one", checked.name);
             return Err(ManifestError::new(path, what));
@@ -124,7 +123,9 @@ fn table_of(table: &TableFile, rows: Rows) -> Result<Table, String> {
         (None, Rows::Shared) => None,
     };
     if let Some(column) = table.private.iter().find(|column| table.key.contains(column)) {
-        return Err(format!("key `private`: `{column}` is of the key, which is shown to everybody; keys never hold personal data"));
+        return Err(format!(
+            "key `private`: `{column}` is of the key, which is shown to everybody; keys never hold personal data"
+        ));
     }
     Ok(Table {
         name: table.name.clone(),
@@ -146,28 +147,38 @@ fn resources_of(file: &ManifestFile, tables: &[Table], path: &Path) -> Checked<V
 fn resource_of(name: &str, resource: &ResourceFile, tables: &[Table]) -> Result<Resource, String> {
     identifier("name", name)?;
     let Some(table) = tables.iter().find(|table| table.name == resource.table) else {
-        return Err(format!("key `table`: there is no [[table]] named `{}`", resource.table));
+        return Err(format!(
+            "key `table`: there is no [[table]] named `{}`",
+            resource.table
+        ));
     };
     columns("filter", &resource.filter)?;
     columns("sort", &resource.sort)?;
     for column in &resource.filter {
         if table.private.contains(column) {
-            return Err(format!("key `filter`: `{column}` is private, and a filter would give it away; remove it"));
+            return Err(format!(
+                "key `filter`: `{column}` is private, and a filter would give it away; remove it"
+            ));
         }
     }
     for column in &resource.sort {
         if table.private.contains(column) {
-            return Err(format!("key `sort`: `{column}` is private, and an order would give it away; remove it"));
+            return Err(format!(
+                "key `sort`: `{column}` is private, and an order would give it away; remove it"
+            ));
         }
     }
-    let condition = sql::check_condition(&resource.condition).map_err(|what| format!("key `where`: {what}"))?;
+    let condition =
+        sql::check_condition(&resource.condition).map_err(|what| format!("key `where`: {what}"))?;
     let mut expand = BTreeMap::new();
     for (name, target) in &resource.expand {
         let parsed = target.split_once('.').filter(|(resource, column)| {
             is_identifier(name) && is_identifier(resource) && is_identifier(column)
         });
         let Some((resource, column)) = parsed else {
-            return Err(format!("key `expand.{name}`: `{target}` must be a resource, a dot and its key column, as in `customers.customer_id`"));
+            return Err(format!(
+                "key `expand.{name}`: `{target}` must be a resource, a dot and its key column, as in `customers.customer_id`"
+            ));
         };
         let target = Expand {
             resource: resource.to_owned(),
@@ -194,7 +205,10 @@ fn statements_of(
     let mut on: BTreeMap<String, Handler> = BTreeMap::new();
     for path in list(&dir.join("on"), "sql")? {
         let wrong = |what: String| ManifestError::new(&path, what);
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let stem = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .unwrap_or_default();
         let parts: Vec<&str> = stem.split('.').collect();
         let (event, table) = match parts.as_slice() {
             [category, name] => (format!("{category}.{name}"), None),
@@ -208,7 +222,9 @@ fn statements_of(
             None => tables.first().map(|table| table.name.clone()).unwrap_or_default(),
             Some(name) if tables.iter().any(|table| table.name == name) => name.to_owned(),
             Some(name) => {
-                return Err(wrong(format!("there is no [[table]] named `{name}` in projection.toml")));
+                return Err(wrong(format!(
+                    "there is no [[table]] named `{name}` in projection.toml"
+                )));
             }
         };
         let text = read(&path)?;
@@ -238,7 +254,9 @@ fn identifier(key: &str, text: &str) -> Result<(), String> {
     if is_identifier(text) {
         return Ok(());
     }
-    Err(format!("key `{key}`: `{text}` must be 1 to 63 of a-z, 0-9 and _, not beginning with a digit"))
+    Err(format!(
+        "key `{key}`: `{text}` must be 1 to 63 of a-z, 0-9 and _, not beginning with a digit"
+    ))
 }
 
 fn columns(key: &str, names: &[String]) -> Result<(), String> {
@@ -266,7 +284,10 @@ fn list(dir: &Path, extension: &str) -> Checked<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if path.extension().is_some_and(|ext| ext == extension) {
             found.push(path);
         } else if !name.starts_with('.') && !name.ends_with(".md") {

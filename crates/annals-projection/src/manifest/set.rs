@@ -25,7 +25,9 @@ impl Projections {
         if dir.exists() {
             for entry in std::fs::read_dir(dir).map_err(failed)? {
                 let path = entry.map_err(failed)?.path();
-                let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+                let hidden = path
+                    .file_name()
+                    .is_none_or(|name| name.to_string_lossy().starts_with('.'));
                 if path.is_dir() && !hidden {
                     manifests.push(Manifest::load(&path)?);
                 }
@@ -69,8 +71,12 @@ impl Projections {
 
     /// Every resource with its projection.
     pub fn resources(&self) -> impl Iterator<Item = (&Arc<Manifest>, &Resource)> {
-        self.iter()
-            .flat_map(|manifest| manifest.resources.iter().map(move |resource| (manifest, resource)))
+        self.iter().flat_map(|manifest| {
+            manifest
+                .resources
+                .iter()
+                .map(move |resource| (manifest, resource))
+        })
     }
 
     fn check_names(&self) -> Result<(), ManifestError> {
@@ -99,7 +105,10 @@ impl Projections {
                 };
                 let key = owner.table(&target.table).map(|table| table.key.as_slice());
                 if key != Some(std::slice::from_ref(&expand.column)) {
-                    let what = format!("`{}` must be the whole key of `{}`", expand.column, expand.resource);
+                    let what = format!(
+                        "`{}` must be the whole key of `{}`",
+                        expand.column, expand.resource
+                    );
                     return Err(wrong(what));
                 }
             }
@@ -135,7 +144,10 @@ fn check_events(manifest: &Manifest, catalog: &Catalog) -> Result<(), ManifestEr
         if catalog.event(event).is_some() {
             continue;
         }
-        let file = handler.statements.first().map_or("on", |statement| statement.file.as_str());
+        let file = handler
+            .statements
+            .first()
+            .map_or("on", |statement| statement.file.as_str());
         let category = event.split('.').next().unwrap_or_default();
         let prefix = format!("{category}.");
         let known: Vec<&str> = catalog
@@ -144,9 +156,14 @@ fn check_events(manifest: &Manifest, catalog: &Catalog) -> Result<(), ManifestEr
             .filter(|name| name.starts_with(&prefix))
             .collect();
         let what = if known.is_empty() {
-            format!("no event `{event}` is registered, and none of category `{category}`: rename the file, or register the aggregate")
+            format!(
+                "no event `{event}` is registered, and none of category `{category}`: rename the file, or register the aggregate"
+            )
         } else {
-            format!("no event `{event}` is registered: rename the file; there are {}", known.join(", "))
+            format!(
+                "no event `{event}` is registered: rename the file; there are {}",
+                known.join(", ")
+            )
         };
         return Err(ManifestError::new(manifest.dir.join(file), what));
     }

@@ -79,7 +79,9 @@ const TIMES: &[&str] = &["'now'", "'today'", "'tomorrow'", "'yesterday'"];
 pub(super) fn check_schema(sql: &str) -> Result<(), String> {
     let tokens = tokens(sql)?;
     refuse_undetermined(&tokens)?;
-    for word in ["do", "call", "copy", "listen", "notify", "set", "begin", "commit", "rollback"] {
+    for word in [
+        "do", "call", "copy", "listen", "notify", "set", "begin", "commit", "rollback",
+    ] {
         let starts = tokens.iter().enumerate().any(|(at, (token, _))| {
             matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word))
                 && (at == 0 || matches!(tokens.get(at - 1), Some((Token::Mark(';'), _))))
@@ -115,7 +117,10 @@ pub(super) fn check_statement(sql: &str) -> Result<String, String> {
 /// Checks a query, and gives it back without a closing semicolon.
 pub(super) fn check_query(sql: &str) -> Result<String, String> {
     let (text, first) = single(sql)?;
-    if ["select", "with"].iter().any(|word| first.eq_ignore_ascii_case(word)) {
+    if ["select", "with"]
+        .iter()
+        .any(|word| first.eq_ignore_ascii_case(word))
+    {
         return Ok(text);
     }
     Err(format!("begins with `{first}`: write one SELECT"))
@@ -173,7 +178,10 @@ fn refuse_undetermined(tokens: &[(Token<'_>, usize)]) -> Result<(), String> {
                 let is = |list: &[&str]| list.iter().any(|name| word.eq_ignore_ascii_case(name));
                 ((called && is(CALLS)) || is(WORDS)).then_some(*word)
             }
-            Token::Text(text) => TIMES.iter().any(|time| text.eq_ignore_ascii_case(time)).then_some(*text),
+            Token::Text(text) => TIMES
+                .iter()
+                .any(|time| text.eq_ignore_ascii_case(time))
+                .then_some(*text),
             Token::Other | Token::Mark(_) => None,
         };
         if let Some(found) = refused {
@@ -219,7 +227,9 @@ fn next(rest: &str) -> Result<(Option<Token<'_>>, usize), String> {
     if first == '"' {
         return Ok((Some(Token::Other), quoted(rest, '"', false)?));
     }
-    if first == '$' && let Some(length) = dollar(rest)? {
+    if first == '$'
+        && let Some(length) = dollar(rest)?
+    {
         return Ok((Some(Token::Other), length));
     }
     if first.is_alphabetic() || first == '_' {
@@ -347,7 +357,10 @@ mod tests {
 
     #[test]
     fn puts_events_in_front_of_any_with() {
-        assert_eq!(with_events("DELETE FROM t", "E"), "WITH events AS (E)\nDELETE FROM t");
+        assert_eq!(
+            with_events("DELETE FROM t", "E"),
+            "WITH events AS (E)\nDELETE FROM t"
+        );
         assert_eq!(
             with_events("/* x */ with a AS (SELECT 1) DELETE FROM t", "E"),
             "WITH events AS (E),\na AS (SELECT 1) DELETE FROM t"
