@@ -1,0 +1,307 @@
+//! Answers requests: waits for freshness, looks into the cache, runs the one statement, and checks what it saw.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_domain::Ambient;
+use annals_record::Version;
+use annals_store::pool::{DatabaseUrl, PoolSettings};
+use annals_store::{ErrorClass, error};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgPool, Row};
+use tokio::time::Instant;
+
+use crate::answer::{self, ListAnswer, Meta, RowAnswer};
+use crate::cache::{Answers, Found};
+use crate::freshness::{self, Freshness, State};
+use crate::request::{Prepared, Request, Selection};
+use crate::sql::{self, Bind};
+use crate::{CursorKey, QueryError, Resources, metrics as names};
+
+/// Bounds of queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows of a page without `limit`; at least 1.
+    pub default_page: u32,
+    /// `query.limit_max`: the largest `limit`.
+    pub max_page: u32,
+    /// `query.pool`: connections.
+    pub connections: u32,
+    /// `query.statement_timeout_ms`: the server ends a statement that takes longer.
+    pub statement_timeout: Duration,
+    /// `query.cache_bytes`: answers kept in memory; 0: none.
+    pub cache_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 50 rows, at most 500; 16 connections; 2 s; 64 MiB.
+    fn default() -> Self {
+        Self {
+            default_page: 50,
+            max_page: 500,
+            connections: 16,
+            statement_timeout: Duration::from_secs(2),
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// The settings of the pool that keeps these limits: read-only, and a caller waits for a connection no longer
+    /// than a statement may take.
+    pub fn pool(&self, url: impl Into<DatabaseUrl>) -> PoolSettings {
+        let mut settings = PoolSettings::new(url, "annals-query");
+        settings.max_connections = self.connections;
+        settings.acquire_timeout = self.statement_timeout;
+        settings.statement_timeout = Some(self.statement_timeout);
+        settings.read_only = true;
+        settings
+    }
+
+    /// Whether the limits can work.
+    ///
+    /// # Errors
+    /// What is wrong, and with which key.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        if self.max_page == 0 {
+            return Err("query.limit_max must be at least 1");
+        }
+        if self.default_page == 0 || self.default_page > self.max_page {
+            return Err("the default page must be from 1 to query.limit_max");
+        }
+        if self.connections == 0 {
+            return Err("query.pool must be at least 1");
+        }
+        if self.statement_timeout.is_zero() {
+            return Err("query.statement_timeout_ms must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// Answers requests for rows. Shared by all requests of a node.
+#[derive(Debug)]
+pub struct Queries {
+    pool: PgPool,
+    resources: Arc<Resources>,
+    freshness: Arc<Freshness>,
+    cursors: CursorKey,
+    ambient: Ambient,
+    limits: Limits,
+    answers: Answers,
+}
+
+impl Queries {
+    /// From its parts; the pool as [`Limits::pool`] says.
+    #[must_use]
+    pub fn new(
+        pool: PgPool,
+        resources: Arc<Resources>,
+        freshness: Arc<Freshness>,
+        cursors: CursorKey,
+        ambient: Ambient,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            pool,
+            resources,
+            freshness,
+            cursors,
+            ambient,
+            limits,
+            answers: Answers::new(limits.cache_bytes),
+        }
+    }
+
+    /// The resources.
+    #[must_use]
+    pub fn resources(&self) -> &Arc<Resources> {
+        &self.resources
+    }
+
+    /// Understands a request, without touching the database.
+    ///
+    /// # Errors
+    /// What the caller did wrong: an unknown resource, parameter or position, a wrong value, another query's cursor;
+    /// [`QueryError::NotFound`] for a key that cannot be one.
+    pub fn prepare(&self, request: Request) -> Result<Prepared, QueryError> {
+        self.freshness.check(&request.after)?;
+        self.understand(Arc::new(request))
+    }
+
+    /// What to answer with 304 to a request with this `If-None-Match`: if nothing has changed as far as is known,
+    /// and that is as fresh as was asked for. Never touches the database, and never waits.
+    #[must_use]
+    pub fn not_modified(&self, prepared: &Prepared, if_none_match: &str) -> Option<Meta> {
+        let sources = prepared.sources();
+        let states = self.freshness.known(&sources)?;
+        let etag = answer::etag(&prepared.whole, &states);
+        if !answer::names(if_none_match, &etag) {
+            return None;
+        }
+        freshness::check_folded(&states, &prepared.request.after).ok()?;
+        count(names::NOT_MODIFIED, prepared);
+        Some(self.meta(prepared, &states))
+    }
+
+    /// The row that was asked for.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`QueryError`]; [`QueryError::NotFound`] also if a list was asked for.
+    pub async fn row(&self, prepared: Prepared) -> Result<RowAnswer, QueryError> {
+        let (prepared, found) = self.find(prepared).await?;
+        let data = found.data.filter(|_| matches!(prepared.selection, Selection::Row(_)));
+        Ok(RowAnswer {
+            data: data.ok_or(QueryError::NotFound)?,
+            version: found.version,
+            meta: self.meta(&prepared, &found.states),
+        })
+    }
+
+    /// The page that was asked for.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`QueryError`]; [`QueryError::NotFound`] if a row was asked for.
+    pub async fn list(&self, prepared: Prepared) -> Result<ListAnswer, QueryError> {
+        let (prepared, found) = self.find(prepared).await?;
+        let data = found.data.filter(|_| matches!(prepared.selection, Selection::Page(_)));
+        Ok(ListAnswer {
+            data: data.ok_or(QueryError::NotFound)?,
+            next: found.next,
+            count: found.count,
+            meta: self.meta(&prepared, &found.states),
+        })
+    }
+
+    fn understand(&self, request: Arc<Request>) -> Result<Prepared, QueryError> {
+        Prepared::new(request, &self.resources, &self.cursors, &self.limits)
+    }
+
+    fn meta(&self, prepared: &Prepared, states: &[Arc<State>]) -> Meta {
+        let now_ms = self.ambient.now_ms();
+        Meta::new(&prepared.whole, &prepared.sources(), states, &self.freshness, now_ms)
+    }
+
+    /// Waits, looks, asks; and once more if another build has become live in between.
+    async fn find(&self, mut prepared: Prepared) -> Result<(Prepared, Found), QueryError> {
+        let deadline = Instant::now() + prepared.request.wait;
+        let mut switched = false;
+        loop {
+            let after = &prepared.request.after;
+            if !after.is_empty() {
+                self.freshness.wait(&prepared.sources(), after, deadline).await?;
+            }
+            if let Some(found) = self.cached(&prepared) {
+                return Ok((prepared, found));
+            }
+            match self.ask(&prepared).await? {
+                Asked::Found(found) => match freshness::check_folded(&found.states, after) {
+                    Ok(()) => {
+                        self.answers.put(prepared.whole, found.clone());
+                        return Ok((prepared, found));
+                    }
+                    // What was known was another build's: this one is not as far.
+                    Err(behind) if Instant::now() >= deadline => return Err(behind),
+                    Err(_) => self.freshness.refresh().await.map_err(QueryError::Unavailable)?,
+                },
+                Asked::Switched if switched => {
+                    let projection = prepared.resource.definition.projection.clone();
+                    return Err(QueryError::NotBuilt { projection });
+                }
+                Asked::Switched => {
+                    switched = true;
+                    metrics::counter!(names::BUILD_SWITCHES).increment(1);
+                    let sources = prepared.sources();
+                    let projections: Vec<&str> = sources.iter().map(|(name, _)| *name).collect();
+                    self.resources.reload(&self.pool, &projections).await?;
+                    prepared = self.understand(Arc::clone(&prepared.request))?;
+                }
+            }
+        }
+    }
+
+    fn cached(&self, prepared: &Prepared) -> Option<Found> {
+        let states = self.freshness.known(&prepared.sources());
+        let found = states.and_then(|states| {
+            freshness::check_folded(&states, &prepared.request.after).ok()?;
+            self.answers.get(&prepared.whole, &states)
+        });
+        let name = if found.is_some() { names::CACHE_HITS } else { names::CACHE_MISSES };
+        count(name, prepared);
+        found
+    }
+
+    async fn ask(&self, prepared: &Prepared) -> Result<Asked, QueryError> {
+        count(names::STATEMENTS, prepared);
+        let statement = sql::statement(prepared);
+        let mut query = sqlx::query(AssertSqlSafe(statement.sql));
+        for bind in statement.binds {
+            query = match bind {
+                Bind::Text(text) => query.bind(text),
+                Bind::Texts(texts) => query.bind(texts),
+                Bind::Number(number) => query.bind(number),
+            };
+        }
+        match query.fetch_one(&self.pool).await {
+            Ok(row) => self.read(prepared, &row),
+            // The build's schema was dropped after a switch.
+            Err(error) if error::class(&error) == ErrorClass::MissingObject => {
+                tracing::info!(%error, "a statement met a build that is gone");
+                Ok(Asked::Switched)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self, prepared: &Prepared, row: &PgRow) -> Result<Asked, QueryError> {
+        let sources = prepared.sources();
+        let mut states = Vec::with_capacity(sources.len());
+        for (at, (projection, build)) in sources.iter().enumerate() {
+            let state = self.freshness.observe(projection, row.try_get(at)?);
+            if state.build() != Some(*build) {
+                return Ok(Asked::Switched);
+            }
+            states.push(state);
+        }
+        let at = sources.len();
+        let data: Option<&str> = row.try_get(at)?;
+        let mut found = Found {
+            data: data.map(Arc::from),
+            version: None,
+            next: None,
+            count: None,
+            states: states.into(),
+        };
+        match &prepared.selection {
+            Selection::Row(_) => {
+                let version: Option<i64> = row.try_get(at + 1)?;
+                found.version = version.and_then(|version| Version::try_from(version).ok());
+            }
+            Selection::Page(page) => {
+                let rows: i64 = row.try_get(at + 1)?;
+                let last: Option<Vec<Option<String>>> = row.try_get(at + 2)?;
+                let count: Option<i64> = row.try_get(at + 3)?;
+                let last = last.filter(|_| rows > i64::from(page.limit));
+                found.next = last.map(|last| self.cursors.seal(&prepared.query, &last).into());
+                found.count = count.and_then(|count| u64::try_from(count).ok());
+            }
+        }
+        Ok(Asked::Found(found))
+    }
+}
+
+/// What a statement gave.
+enum Asked {
+    Found(Found),
+    /// Another build is live than the one that was asked.
+    Switched,
+}
+
+fn count(name: &'static str, prepared: &Prepared) {
+    let resource = prepared.resource.definition.resource.clone();
+    metrics::counter!(name, "resource" => resource).increment(1);
+}

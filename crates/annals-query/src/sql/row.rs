@@ -1,0 +1,38 @@
+//! The row with a key.
+
+use std::fmt::Write;
+
+use super::{Builder, place};
+use crate::request::Prepared;
+
+/// The alias of the row asked for.
+const ROW: &str = "#t";
+
+impl Builder {
+    /// `data, version FROM …`: one line, with nulls if there is no such row.
+    pub(super) fn row(&mut self, prepared: &Prepared, key: &[String]) {
+        let resource = &prepared.resource;
+        let json = self.json(resource, &prepared.access, ROW, &prepared.fields, &prepared.expand);
+        let version = if resource.definition.versioned {
+            format!("\"{ROW}\".\"_version\"")
+        } else {
+            "NULL::bigint".to_owned()
+        };
+        let mut from = self.from(resource, &prepared.access);
+        for (&column, value) in resource.key.iter().zip(key) {
+            let value = self.value(resource, column, value);
+            let _ = write!(
+                from,
+                " AND {} = {value}",
+                place(resource, &resource.definition.table, column)
+            );
+        }
+        let joins = self.joins(resource, ROW, &prepared.expand);
+        let _ = write!(
+            self.sql,
+            "\"#r\".\"#data\"::text, \"#r\".\"#version\" FROM (SELECT 1) AS \"#one\" LEFT JOIN LATERAL \
+             (SELECT {json} AS \"#data\", {version} AS \"#version\" FROM (SELECT * {from}) AS \"{ROW}\"{joins}) \
+             AS \"#r\" ON true"
+        );
+    }
+}
