@@ -72,7 +72,7 @@ impl NodeKey {
     /// # Errors
     /// [`KeyFileError`], also if there is none.
     pub fn open(path: &Path, ambient: Ambient) -> Result<Self, KeyFileError> {
-        Self::from_bytes(path, &*key_file::read(path)?, ambient)
+        Self::from_bytes(path, &key_file::read(path)?, ambient)
     }
 
     fn from_bytes(path: &Path, bytes: &[u8], ambient: Ambient) -> Result<Self, KeyFileError> {

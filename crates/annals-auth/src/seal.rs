@@ -184,3 +184,111 @@ impl Derived {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by other code: Python's `cryptography` (HKDF, AESGCM), with the data subject's key 32 times 0x07,
+    /// salt 0x00 to 0x1f, nonce 0x64 to 0x6f and the value `"Ada Lovelace"`.
+    const GOLDEN: &str = "1.Y3VzdG9tZXItMDE5MmYwYzE.AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fZGVmZ2hpamtsbW5v4ZuTyKl9OTBUvXEZPIsiJ9Q8zHFuE8eVeb_s20_kDvw4irKcSyilntiFhvLUhwHfhX4hoNiHnzutX1s3Ows";
+
+    fn subject() -> DataSubject {
+        DataSubject::from_text("customer-0192f0c1")
+    }
+
+    fn sealed(plain: &str, seed: u64) -> String {
+        let (ambient, _) = Ambient::fixed(0, seed);
+        seal(&Arc::new(Key::of(7)), &subject(), plain, &ambient)
+    }
+
+    #[test]
+    fn opens_what_another_implementation_sealed() {
+        let value = SealedValue::parse(GOLDEN).unwrap();
+        assert_eq!(value.subject(), &subject());
+        assert_eq!(value.open(&Key::of(7)), Some("Ada Lovelace".into()));
+        assert_eq!(value.open(&Key::of(8)), None);
+    }
+
+    #[test]
+    fn what_is_sealed_opens_again_and_looks_different_each_time() {
+        let (ambient, _) = Ambient::fixed(0, 1);
+        let sealer = SubjectSealer::new(subject(), SubjectKey::Live(Arc::new(Key::of(7))), ambient);
+        let plain = r#"{"street":"Straße 1","lines":["a",2]}"#;
+        let (one, two) = (sealer.seal(plain).unwrap(), sealer.seal(plain).unwrap());
+        assert_ne!(one, two);
+        for text in [one, two] {
+            let value = SealedValue::parse(&text).unwrap().open(&Key::of(7)).unwrap();
+            assert_eq!(value, serde_json::from_str::<Value>(plain).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_generator_that_repeats_itself_makes_no_two_values_share_a_salt() {
+        let salt = |text: &str| SealedValue::parse(text).unwrap().rest[SALT].to_vec();
+        assert_eq!(sealed("1", 9), sealed("1", 9));
+        assert_ne!(salt(&sealed("1", 9)), salt(&sealed("2", 9)));
+        assert_ne!(salt(&sealed("1", 9)), salt(&sealed("1", 8)));
+    }
+
+    #[test]
+    fn no_character_can_be_changed_and_nothing_cut_off() {
+        let text = sealed("\"Ada\"", 1);
+        for place in 0..text.len() {
+            for other in ['A', 'B', '_', '.', '='] {
+                let mut changed = text.clone();
+                changed.replace_range(place..=place, &other.to_string());
+                let opened = SealedValue::parse(&changed).and_then(|value| value.open(&Key::of(7)));
+                assert!(changed == text || opened.is_none(), "{place}: {other}");
+            }
+            let opened = SealedValue::parse(&text[..place]).and_then(|value| value.open(&Key::of(7)));
+            assert_eq!(opened, None, "cut at {place}");
+        }
+    }
+
+    /// Each bit of the binary part, also where the text's characters would not reach it.
+    #[test]
+    fn no_bit_can_be_flipped() {
+        let value = SealedValue::parse(&sealed("\"Ada\"", 1)).unwrap();
+        for bit in 0..value.rest.len() * 8 {
+            let mut changed = value.clone();
+            changed.rest[bit / 8] ^= 1 << (bit % 8);
+            if bit >= 8 {
+                assert_eq!(changed.open(&Key::of(7)), None, "bit {bit}");
+            }
+            let text = format!(
+                "1.{}.{}",
+                URL_SAFE_NO_PAD.encode(subject().as_str()),
+                URL_SAFE_NO_PAD.encode(&changed.rest)
+            );
+            assert_eq!(
+                SealedValue::parse(&text).and_then(|value| value.open(&Key::of(7))),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn a_sealed_value_does_not_open_for_another_data_subject() {
+        let mut value = SealedValue::parse(&sealed("1", 1)).unwrap();
+        value.subject = DataSubject::from_text("customer-other");
+        assert_eq!(value.open(&Key::of(7)), None, "the same key under another name");
+    }
+
+    /// Why there is a commitment: GCM's tag alone does not say which key it is of.
+    #[test]
+    fn another_commitment_is_refused_before_anything_is_decrypted() {
+        let mut value = SealedValue::parse(&sealed("1", 1)).unwrap();
+        let other = Derived::of(&Key::of(8), &value.rest[SALT]);
+        value.rest[COMMITMENT].copy_from_slice(&*other.commitment);
+        assert_eq!(value.open(&Key::of(7)), None);
+        assert_eq!(value.open(&Key::of(8)), None);
+    }
+
+    #[test]
+    fn a_destroyed_key_seals_nothing() {
+        let (ambient, _) = Ambient::fixed(0, 1);
+        let sealer = SubjectSealer::new(subject(), SubjectKey::Destroyed, ambient);
+        assert_eq!(sealer.seal("1"), None);
+    }
+}

@@ -103,8 +103,10 @@ impl KeyError {
 
 impl From<sqlx::Error> for KeyError {
     fn from(error: sqlx::Error) -> Self {
+        // A pool is closed when this node ends: another one will answer.
+        let ending = matches!(error, sqlx::Error::PoolClosed);
         let error = annals_store::Error::from(error);
-        match error.is_transient() {
+        match ending || error.is_transient() {
             true => Self::Unavailable(Arc::new(error)),
             false => Self::Refused(Arc::new(error)),
         }
@@ -238,17 +240,21 @@ impl SubjectKeys {
         self.0.cache.invalidate(subject.as_str());
     }
 
-    /// Takes `ring` from now on, and wraps every key that another key-encryption key wraps with its first one.
-    /// Ends copies in backups too, once the former key-encryption key is thrown away. Every node must be able to
-    /// read the new one before: see [`KeyRing`].
+    /// Takes the key-encryption keys of `ring` from now on.
+    pub fn use_ring(&self, ring: KeyRing) {
+        *self.0.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+    }
+
+    /// Wraps every key that another key-encryption key wraps with the ring's first one. Once the former
+    /// key-encryption key is thrown away, copies of its rows in backups cannot be read any more. How to rotate
+    /// while nodes run: see [`KeyRing`].
     ///
     /// Can be repeated, and may run while keys are made and destroyed. Returns how many were wrapped anew.
     ///
     /// # Errors
     /// [`KeyError`]; what was done stays done.
-    pub async fn rewrap(&self, ring: KeyRing) -> Result<u64, KeyError> {
-        let ring = Arc::new(ring);
-        *self.0.ring.write().unwrap_or_else(PoisonError::into_inner) = ring.clone();
+    pub async fn rewrap(&self) -> Result<u64, KeyError> {
+        let ring = self.ring();
         let mut done = 0;
         let mut after: Option<String> = None;
         loop {

@@ -11,11 +11,13 @@ mod keys;
 mod source;
 
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use annals_domain::{Ambient, Caller};
 use annals_record::{Hash32, hash::sha256};
 use jsonwebtoken::Validation;
 use metrics::counter;
+use moka::Expiry;
 use serde_json::Value;
 
 use crate::metrics as names;
@@ -29,6 +31,8 @@ use source::{Loaded, Loader};
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// How many ms lie between two attempts to have any keys at all.
 const RETRY_MS: i64 = 1_000;
+/// How long a token is remembered at most, in ms; then its signature is checked again.
+const MAX_KEPT_MS: i64 = 86_400_000;
 
 /// The settings of section `auth` that concern tokens.
 #[derive(Debug, Clone)]
@@ -184,6 +188,26 @@ pub struct TokenVerifier {
 struct Known {
     key_set: u64,
     identity: Arc<Identity>,
+    /// How long it is worth the room.
+    kept: Duration,
+}
+
+/// Frees the room of expired tokens. What is good is decided by the injected clock, in [`TokenVerifier::cached`].
+struct UntilExpired;
+
+impl Expiry<Hash32, Known> for UntilExpired {
+    fn expire_after_create(&self, _: &Hash32, known: &Known, _: Instant) -> Option<Duration> {
+        Some(known.kept)
+    }
+    fn expire_after_update(
+        &self,
+        _: &Hash32,
+        known: &Known,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(known.kept)
+    }
 }
 
 impl TokenVerifier {
@@ -208,7 +232,10 @@ impl TokenVerifier {
             algorithms: settings.algorithms,
             loader: Loader::new(settings.keys)?,
             keys: RwLock::default(),
-            cache: moka::sync::Cache::new(settings.cached_tokens),
+            cache: moka::sync::Cache::builder()
+                .max_capacity(settings.cached_tokens)
+                .expire_after(UntilExpired)
+                .build(),
             ambient,
         })
     }
@@ -286,10 +313,13 @@ impl TokenVerifier {
         let claims = jsonwebtoken::decode::<Value>(token, key, &signature_only(algorithm.jose()))
             .map_err(|error| signature_error(&error))?
             .claims;
-        let identity = Arc::new(self.rules.identity(&claims, self.ambient.now_ms())?);
+        let now_ms = self.ambient.now_ms();
+        let identity = Arc::new(self.rules.identity(&claims, now_ms)?);
+        let left_ms = identity.expires_ms.saturating_sub(now_ms).clamp(0, MAX_KEPT_MS);
         let known = Known {
             key_set: keys.number,
             identity: identity.clone(),
+            kept: Duration::from_millis(left_ms.unsigned_abs()),
         };
         self.cache.insert(sha256(token.as_bytes()), known);
         Ok(identity)

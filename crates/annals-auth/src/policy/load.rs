@@ -145,7 +145,7 @@ impl Policies {
             role_literals(&json, &mut named);
             if let Some(role) = named.into_iter().find(|role| !self.roles.contains(role)) {
                 return Err(PolicyError::in_file(
-                    &policy.id().to_string(),
+                    policy.id().as_ref(),
                     format!("role `{role}` is not in {ROLES_FILE}"),
                 ));
             }

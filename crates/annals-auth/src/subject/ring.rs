@@ -1,8 +1,10 @@
 //! The key-encryption keys, and the exact bytes of a wrapped key.
 //!
 //! `auth.subject_key_file` holds 32 random bytes for each key-encryption key: the first one wraps, all of them
-//! unwrap. Usually there is one. To rotate: put a new one *behind* the old one and restart the nodes (all can
-//! read it now), move it to the front and restart again (all write it), rewrap, and remove the old one.
+//! unwrap. Usually there is one. To rotate: [`KeyRing::add`] puts a new one *behind* the old one; restart the
+//! nodes (all can read it now); [`KeyRing::promote`] moves it to the front; restart again (all write it); rewrap;
+//! [`KeyRing::retire`] removes all but the first. One process alone does so at once, with
+//! [`SubjectKeys::use_ring`](super::SubjectKeys::use_ring) in place of restarts.
 //!
 //! A wrapped key is 69 bytes:
 //!
@@ -61,6 +63,39 @@ impl KeyRing {
     pub fn open_or_create(path: &Path) -> Result<Self, KeyFileError> {
         let make = || Zeroizing::new(key_file::random::<32>().to_vec());
         Self::from_bytes(path, &key_file::read_or_create(path, make)?)
+    }
+
+    /// Adds a new key to the end of the file: it can be read, and is not written yet.
+    ///
+    /// # Errors
+    /// [`KeyFileError`], also if the file holds [`MAX_WRAPPING_KEYS`] already.
+    pub fn add(path: &Path) -> Result<Self, KeyFileError> {
+        Self::change(path, |keys| keys.extend_from_slice(&key_file::random::<32>()))
+    }
+
+    /// Moves the file's last key to its front: it wraps from now on.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn promote(path: &Path) -> Result<Self, KeyFileError> {
+        Self::change(path, |keys| keys.rotate_right(32))
+    }
+
+    /// Removes all keys but the first from the file. What they wrap cannot be read any more: rewrap first.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn retire(path: &Path) -> Result<Self, KeyFileError> {
+        Self::change(path, |keys| keys.truncate(32))
+    }
+
+    fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<Self, KeyFileError> {
+        let mut bytes = key_file::read(path)?;
+        Self::from_bytes(path, &bytes)?;
+        change(&mut bytes);
+        let changed = Self::from_bytes(path, &bytes)?;
+        key_file::replace(path, &bytes, 0o600)?;
+        Ok(changed)
     }
 
     fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, KeyFileError> {
@@ -187,5 +222,27 @@ mod tests {
         let again = KeyRing::open_or_create(&path).unwrap();
         let wrapped = made.wrap("x", &[3; 32]);
         assert_eq!(*again.unwrap("x", &wrapped).unwrap(), [3; 32]);
+    }
+
+    #[test]
+    fn rotating_never_leaves_a_moment_in_which_a_key_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kek");
+        let old = KeyRing::open_or_create(&path).unwrap();
+        let added = KeyRing::add(&path).unwrap();
+        let promoted = KeyRing::promote(&path).unwrap();
+        let retired = KeyRing::retire(&path).unwrap();
+        // Neighbours in time run side by side.
+        for (one, next) in [(&old, &added), (&added, &promoted)] {
+            assert!(next.unwrap("x", &one.wrap("x", &[3; 32])).is_ok());
+            assert!(one.unwrap("x", &next.wrap("x", &[3; 32])).is_ok());
+        }
+        assert!(promoted.is_current(&retired.wrap("x", &[3; 32])));
+        assert!(retired.unwrap("x", &old.wrap("x", &[3; 32])).is_err());
+        for _ in 1..MAX_WRAPPING_KEYS {
+            KeyRing::add(&path).unwrap();
+        }
+        assert!(KeyRing::add(&path).is_err(), "the ring is full");
+        assert_eq!(KeyRing::open(&path).unwrap().keys.len(), MAX_WRAPPING_KEYS);
     }
 }

@@ -264,6 +264,10 @@ fn policies_that_speak_of_what_is_not_there_are_refused_at_start() {
             r#"permit(principal in Role::"a", action == Action::"read", resource == Resource::"oders");"#,
             "oders",
         ),
+        (
+            r#"permit(principal, action == Action::"read", resource) when { [Resource::"oders"].contains(resource) };"#,
+            "oders",
+        ),
         // Can never apply: a command has no area.
         (
             r#"permit(principal in Role::"a", action == Action::"orders/place", resource == Area::"audit");"#,
@@ -325,6 +329,34 @@ fn forbid_takes_from_one_role_and_wins_over_its_permits() {
         table.permission(&roles(&["a"]), "orders", "place"),
         Decision::Deny
     );
+}
+
+#[test]
+fn a_surface_is_what_the_catalog_and_the_read_models_have() {
+    let surface = Surface::new(&crate::people::catalog(), ["people", "notes"]);
+    let schema = surface.schema();
+    for name in [
+        "\"people/register\"",
+        "\"people/note\"",
+        "\"notes\"",
+        "\"people\"",
+    ] {
+        assert!(schema.contains(name), "{schema}");
+    }
+    let policy = r#"permit(principal in Role::"a", action == Action::"people/note", resource);"#;
+    let policies = Policies::from_files([("roles.json", TWO_ROLES), ("x.cedar", policy)]).unwrap();
+    let table = PolicyTable::build(&policies, &surface).unwrap();
+    assert_eq!(
+        table.permission(&roles(&["a"]), "people", "note"),
+        Decision::Allow
+    );
+    assert_eq!(
+        table.permission(&roles(&["a"]), "people", "register"),
+        Decision::Deny
+    );
+    // A program without commands and read models has a schema too.
+    let nothing = Policies::from_files([("roles.json", TWO_ROLES)]).unwrap();
+    assert!(PolicyTable::build(&nothing, &Surface::default()).is_ok());
 }
 
 #[test]
