@@ -4,3 +4,5 @@
     clippy::disallowed_methods,
     reason = "composition root: clocks, ids, settings and tasks are made here and handed down"
 )]
+
+pub mod config;
