@@ -107,10 +107,12 @@ fn read_arms(event: &EventVariant<'_>, domain: &TokenStream) -> TokenStream {
     let (name, number) = (&event.payload.name, event.newest);
     let (newest, make) = (event.payload.ty(domain), event.payload.make(domain));
     let older = (1u32..).zip(&event.older).map(|(schema, ty)| {
-        // Spanned at `was`, so that a missing `From` is reported there.
-        quote_spanned! { at(&ty)=>
+        // All of it spanned at `was`, so that a missing `From` is reported there and once.
+        let newest = variants::moved(newest.clone(), at(ty));
+        let domain = variants::moved(domain.clone(), at(ty));
+        quote_spanned! { at(ty)=>
             (#name, #schema) => #domain::__private::read_event::<#ty>(#name, #schema, data)
-                .map(<#newest as ::core::convert::From<#ty>>::from)
+                .map(<#newest as #domain::__private::Upcast<#ty>>::upcast)
                 .map(#make),
         }
     });

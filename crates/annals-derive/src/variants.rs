@@ -10,6 +10,15 @@ pub(crate) fn at(ty: &impl syn::spanned::Spanned) -> Span {
     Span::call_site().located_at(ty.span())
 }
 
+/// The same tokens, for errors at another place.
+pub(crate) fn moved(tokens: TokenStream, to: Span) -> TokenStream {
+    let moved = tokens.into_iter().map(|mut token| {
+        token.set_span(token.span().located_at(to));
+        token
+    });
+    moved.collect()
+}
+
 /// The variants of an enum without parameters.
 pub(crate) fn of<'a>(input: &'a DeriveInput, what: &str) -> syn::Result<Vec<&'a Variant>> {
     let Data::Enum(data) = &input.data else {

@@ -37,6 +37,23 @@ pub fn read_event<T: DeserializeOwned>(
     })
 }
 
+/// What makes an older shape of an event into the newest: any `From`.
+#[diagnostic::on_unimplemented(
+    message = "records with the older shape `{Older}` could no longer be read",
+    label = "write `impl From<{Older}> for {Self}`"
+)]
+pub trait Upcast<Older>: Sized {
+    /// The newest shape.
+    fn upcast(older: Older) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<Older, T: From<Older>> Upcast<Older> for T {
+    fn upcast(older: Older) -> Self {
+        Self::from(older)
+    }
+}
+
 /// For a type that the enum does not have.
 pub fn unknown_event(name: &str) -> ReadError {
     ReadError::Unknown {

@@ -37,6 +37,13 @@ impl<const MAX: usize> Text<MAX> {
     }
 }
 
+impl<const MAX: usize> std::str::FromStr for Text<MAX> {
+    type Err = OutOfBounds;
+    fn from_str(text: &str) -> Result<Self, OutOfBounds> {
+        Self::new(text)
+    }
+}
+
 impl<const MAX: usize> fmt::Debug for Text<MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -98,6 +105,19 @@ impl<const MIN: i64, const MAX: i64> Bounded<MIN, MAX> {
     /// The number.
     pub fn get(self) -> i64 {
         self.0
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> TryFrom<i64> for Bounded<MIN, MAX> {
+    type Error = OutOfBounds;
+    fn try_from(value: i64) -> Result<Self, OutOfBounds> {
+        Self::new(value)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> From<Bounded<MIN, MAX>> for i64 {
+    fn from(bounded: Bounded<MIN, MAX>) -> Self {
+        bounded.0
     }
 }
 

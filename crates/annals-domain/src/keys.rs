@@ -1,7 +1,7 @@
 //! Types of keys in three lines: a UUID, or a text of the grammar of stream keys.
 //!
 //! Both macros make a newtype that is the same everywhere: as a stream's key, in the data of commands and
-//! events, as a process's id, in a schema.
+//! events, as a process's id, in a schema, and as the owner of what is somebody's ([`Owner`](crate::Owner)).
 
 /// Makes a key type around a UUID of any version.
 ///
@@ -127,6 +127,18 @@ macro_rules! __key_as_text {
         impl ::core::fmt::Debug for $name {
             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 ::core::write!(f, "{}({})", ::core::stringify!($name), self)
+            }
+        }
+
+        impl ::core::convert::From<$name> for $crate::Owner {
+            fn from(key: $name) -> Self {
+                Self::new(::std::string::ToString::to_string(&key))
+            }
+        }
+
+        impl ::core::convert::From<&$name> for $crate::Owner {
+            fn from(key: &$name) -> Self {
+                Self::new(::std::string::ToString::to_string(key))
             }
         }
 

@@ -215,6 +215,31 @@ pub fn occurs_in(schema: &Schema) -> bool {
     walk(schema.as_value())
 }
 
+/// Makes a schema of what clients send into one of what events hold: wherever a personal field has its plain
+/// form, the sealed and the erased one fit too.
+pub fn as_stored(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Object(map) if map.contains_key(SCHEMA_KEYWORD) => {
+            let mut plain = std::mem::take(map);
+            plain.remove(SCHEMA_KEYWORD);
+            let form = |member: &str, value: serde_json::Value| {
+                serde_json::json!({
+                    "type": "object",
+                    "required": [member],
+                    "properties": { member: value },
+                    "additionalProperties": false,
+                })
+            };
+            let sealed = form(SEALED_MEMBER, serde_json::json!({ "type": "string" }));
+            let erased = form("erased", serde_json::json!({ "const": true }));
+            *schema = serde_json::json!({ SCHEMA_KEYWORD: true, "anyOf": [plain, sealed, erased] });
+        }
+        serde_json::Value::Object(map) => map.values_mut().for_each(as_stored),
+        serde_json::Value::Array(list) => list.iter_mut().for_each(as_stored),
+        _ => {}
+    }
+}
+
 /// Goes through stored JSON and replaces every sealed value by what `open` makes of its text: the plain value,
 /// or null where it may not or cannot be read. Erased values become null. `true` if anything was replaced.
 pub fn replace_sealed(

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`manifest`] (what a folder says), [`build`] (its tables are made), [`waves`] (how a batch is
 //! split), [`apply`] (a batch becomes rows, with its checkpoints), [`parking`] (what cannot be applied),
-//! [`mod@check`] (tests of read models), [`metrics`].
+//! [`runner`] (a node's part of it), [`mod@status`], [`mod@check`] (tests of read models), [`metrics`].
 //!
 //! *Invariant:* nothing here answers queries; nothing here names the tables of the log.
 
@@ -12,10 +12,13 @@ pub mod check;
 pub mod manifest;
 pub mod metrics;
 pub mod parking;
+pub mod runner;
+pub mod status;
 pub mod waves;
 
 pub use apply::{Applied, ApplyError, Closed, Delivery, Event, Limits, OpenError, OpenPersonal, Projector};
 pub use build::{BuildError, Column, Columns, describe_columns};
+pub use runner::{Parts, Progress, ProjectionRunner, RunnerSettings};
 pub use manifest::{
     Build, BuildId, Expand, Manifest, ManifestError, Name, Projections, Resource, Rows, StreamTemplate, Table,
 };

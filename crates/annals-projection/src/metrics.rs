@@ -16,8 +16,8 @@ pub const ZOMBIES: &str = "annals_projection_zombies_total";
 pub const BATCH_SECONDS: &str = "annals_projection_batch_seconds";
 /// Gauge: shards this node reads for a projection: label `projection`.
 pub const SHARDS: &str = "annals_projection_shards";
-/// Gauge: shards that a reader halted on: label `projection`.
-pub const HALTED_SHARDS: &str = "annals_projection_halted_shards";
+/// Times a reader halted for good: label `projection`. An alarm.
+pub const HALTS: &str = "annals_projection_halts_total";
 
 pub(crate) fn applied(id: &BuildId, events: usize, parked: usize) {
     let label = id.to_string();

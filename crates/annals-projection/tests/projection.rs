@@ -1,7 +1,17 @@
 //! Read models on a real Postgres: builds, batches, parking, the runner, and the tests of commerce's own folders.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+#[path = "projection/apply.rs"]
+mod apply;
+#[path = "projection/build.rs"]
+mod build;
 #[path = "projection/catalog.rs"]
 mod catalog;
 #[path = "projection/check.rs"]
 mod check;
+#[path = "projection/parking.rs"]
+mod parking;
+#[path = "projection/runner.rs"]
+mod runner;
+#[path = "projection/support.rs"]
+mod support;

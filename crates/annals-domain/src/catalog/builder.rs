@@ -166,22 +166,33 @@ fn check_closed(aggregate: &AggregateType, category: &'static str) -> Result<(),
 
 /// Where a schema has an object with named fields that takes others too.
 fn open_object(schema: &Value, pointer: String) -> Option<String> {
-    let inside = |key: &str, value| open_object(value, format!("{pointer}/{}", escape(key)));
-    match schema {
-        Value::Object(map) => {
-            let closed = ["additionalProperties", "unevaluatedProperties"]
-                .iter()
-                .any(|keyword| map.contains_key(*keyword));
-            if map.contains_key("properties") && map.get("type").is_some() && !closed {
-                return Some(pointer);
-            }
-            map.iter().find_map(|(key, value)| inside(key, value))
-        }
-        Value::Array(list) => (0..)
-            .zip(list)
-            .find_map(|(index, value): (usize, _)| inside(&index.to_string(), value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    let Value::Object(keywords) = schema else {
+        return None;
+    };
+    let closed = |keyword| keywords.contains_key(keyword);
+    if keywords.contains_key("properties")
+        && !closed("additionalProperties")
+        && !closed("unevaluatedProperties")
+    {
+        return Some(pointer);
     }
+    keywords.iter().find_map(|(keyword, value)| {
+        let below = format!("{pointer}/{}", escape(keyword));
+        match (keyword.as_str(), value) {
+            // Values, which may look like anything.
+            ("const" | "enum" | "default" | "examples", _) => None,
+            // Schemas by name.
+            ("properties" | "patternProperties" | "dependentSchemas" | "$defs", Value::Object(named)) => {
+                named
+                    .iter()
+                    .find_map(|(name, schema)| open_object(schema, format!("{below}/{}", escape(name))))
+            }
+            (_, Value::Array(list)) => (0..)
+                .zip(list)
+                .find_map(|(index, schema): (usize, _)| open_object(schema, format!("{below}/{index}"))),
+            (_, schema) => open_object(schema, below),
+        }
+    })
 }
 
 /// One member's name in a JSON Pointer. **Source:** RFC 6901, section 3.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Catalog;
+use crate::personal;
 
 impl Catalog {
     /// The JSON Schema of every command and of every schema of every event, each with the path of its file below
@@ -10,7 +11,8 @@ impl Catalog {
     ///
     /// `$id` is where other systems find it: `/schemas/commands/{category}/{name}.json` and, as CloudEvents'
     /// `dataschema` says, `/schemas/{type}/{schema}.json`. `title` is the command's name or the event's type, and
-    /// `description` its documentation, unless the struct has its own.
+    /// `description` its documentation, unless the struct has its own. A personal field of a command is as clients
+    /// send it; one of an event may also be sealed or erased.
     pub fn schemas(&self) -> Vec<(String, Value)> {
         let commands = self.aggregates().flat_map(|aggregate| {
             let category = aggregate.category();
@@ -24,12 +26,9 @@ impl Catalog {
         let events = self.events().flat_map(|event| {
             event.versions.iter().map(|version| {
                 let file = format!("{}/{}.json", event.name, version.number);
-                let schema = titled(
-                    &(version.schema)(),
-                    format!("/schemas/{file}"),
-                    event.name,
-                    event.doc,
-                );
+                let schema = (version.schema)();
+                let mut schema = titled(&schema, format!("/schemas/{file}"), event.name, event.doc);
+                personal::as_stored(&mut schema);
                 (format!("events/{file}"), schema)
             })
         });

@@ -26,27 +26,39 @@ fn key() -> Key {
     Key::try_from(KEY).unwrap()
 }
 
-/// An aggregate with this key, these names and command; it does nothing.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Closed {
+    field: u8,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+struct Open {
+    field: u8,
+}
+
+/// An aggregate that does nothing: its names, its key, the type of its state, and its one command's.
 macro_rules! aggregate {
-    ($name:ident, $category:literal, $resource:literal, $events:literal, $key:ty, $keyless:expr, $field:ty, $code:literal
-        $(, $deny:meta)?) => {
+    ($name:ident: $category:literal $resource:literal $events:literal, $key:ty, $keyless:expr, $state:ty, $command:ty) => {
         mod $name {
             use super::*;
             #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-            pub(super) struct State { pub(super) field: $field }
+            pub(super) struct State {
+                field: $state,
+            }
             #[derive(Debug, Clone, annals_domain::Command)]
-            pub(super) enum Command { Go(Go) }
-            #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-            $(#[$deny])?
-            pub(super) struct Go { field: Vec<Inner> }
-            #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-            #[serde(deny_unknown_fields)]
-            pub(super) struct Inner { field: u8 }
+            pub(super) enum Command {
+                Go($command),
+            }
             #[derive(Debug, Clone, annals_domain::Event)]
             #[event(category = $events)]
-            pub(super) enum Event { Gone }
+            pub(super) enum Event {
+                Gone,
+            }
             #[derive(Debug, Clone, annals_domain::Rejection)]
-            pub(super) enum Rejection { #[rejection(code = $code)] No }
+            pub(super) enum Rejection {
+                No,
+            }
             impl Aggregate for State {
                 const CATEGORY: &'static str = $category;
                 const RESOURCE: &'static str = $resource;
@@ -56,8 +68,13 @@ macro_rules! aggregate {
                 type Command = Command;
                 type Event = Event;
                 type Rejection = Rejection;
-                fn decide(&self, _: &Command, _: &Context<'_, Self>) -> Result<Vec<Event>, Rejection> {
-                    Err(Rejection::No)
+                fn decide(&self, command: &Command, _: &Context<'_, Self>) -> Result<Vec<Event>, Rejection> {
+                    let Command::Go(_) = command;
+                    if self.field == 0 {
+                        Err(Rejection::No)
+                    } else {
+                        Ok(vec![Event::Gone])
+                    }
                 }
                 fn evolve(&mut self, _: &Event) {}
                 fn owner(&self, _: &$key, _: &Command) -> Option<Owner> {
@@ -68,117 +85,18 @@ macro_rules! aggregate {
     };
 }
 
-aggregate!(
-    fine,
-    "fine",
-    "fines",
-    "fine",
-    Sku,
-    &[],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    same_category,
-    "order",
-    "others",
-    "order",
-    Sku,
-    &[],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    same_resource,
-    "other",
-    "orders",
-    "other",
-    Sku,
-    &[],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    bad_category,
-    "Bad",
-    "bads",
-    "bad",
-    Sku,
-    &[],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    bad_resource,
-    "bad",
-    "Bads",
-    "bad",
-    Sku,
-    &[],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    empty_resource,
-    "bad",
-    "",
-    "bad",
-    Sku,
-    &[],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    other_events,
-    "bad",
-    "bads",
-    "good",
-    Sku,
-    &[],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    no_such_command,
-    "bad",
-    "bads",
-    "bad",
-    OrderId,
-    &["stop"],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(
-    no_such_key,
-    "bad",
-    "bads",
-    "bad",
-    Sku,
-    &["go"],
-    u8,
-    "no",
-    serde(deny_unknown_fields)
-);
-aggregate!(open, "bad", "bads", "bad", Sku, &[], u8, "no");
-aggregate!(
-    other_field,
-    "fine",
-    "fines",
-    "fine",
-    Sku,
-    &[],
-    u16,
-    "no",
-    serde(deny_unknown_fields)
-);
+aggregate! { fine: "fine" "fines" "fine", Sku, &[], u8, Closed }
+aggregate! { other_state: "fine" "fines" "fine", Sku, &[], u16, Closed }
+aggregate! { same_category: "order" "others" "order", Sku, &[], u8, Closed }
+aggregate! { same_resource: "other" "orders" "other", Sku, &[], u8, Closed }
+aggregate! { bad_category: "Bad" "bads" "bad", Sku, &[], u8, Closed }
+aggregate! { bad_resource: "bad" "Bads" "bad", Sku, &[], u8, Closed }
+aggregate! { empty_resource: "bad" "" "bad", Sku, &[], u8, Closed }
+aggregate! { other_events: "bad" "bads" "good", Sku, &[], u8, Closed }
+aggregate! { no_such_command: "bad" "bads" "bad", OrderId, &["stop"], u8, Closed }
+aggregate! { no_such_key: "bad" "bads" "bad", Sku, &["go"], u8, Closed }
+aggregate! { open: "bad" "bads" "bad", Sku, &[], u8, Open }
+aggregate! { open_inside: "bad" "bads" "bad", Sku, &[], u8, Vec<Open> }
 
 fn error<A: Aggregate>() -> String {
     let builder = Catalog::builder(app()).aggregate::<Order>().aggregate::<A>();
@@ -218,6 +136,21 @@ fn a_catalog_says_what_is_wrong_with_an_aggregate() {
         .aggregate::<Order>()
         .build();
     assert!(matches!(twice.map(|_| ()), Err(CatalogError::Twice { .. })));
+}
+
+#[test]
+fn a_command_with_an_open_struct_deep_inside_is_named_with_the_place() {
+    let built = Catalog::builder(app()).aggregate::<open_inside::State>().build();
+    let Err(CatalogError::OpenCommand {
+        category,
+        command,
+        pointer,
+    }) = built
+    else {
+        panic!("it is built")
+    };
+    assert_eq!((category, command), ("bad", "go"));
+    assert_eq!(pointer, "/items");
 }
 
 #[test]
@@ -359,7 +292,7 @@ fn the_fingerprint_of_a_state_follows_its_schema_and_revision() {
         .build()
         .unwrap());
     let other = of(Catalog::builder(app())
-        .aggregate::<other_field::State>()
+        .aggregate::<other_state::State>()
         .build()
         .unwrap());
     assert_eq!(fine, again);
@@ -398,5 +331,17 @@ fn every_schema_is_a_file() {
         (&placed["$id"], &placed["title"]),
         (&json!("/schemas/order.placed/3.json"), &json!("order.placed"))
     );
+    let validator = jsonschema::validator_for(placed).unwrap();
+    for (note, fits) in [
+        (json!("Ada"), true),
+        (json!({"personal": "x"}), true),
+        (json!({"erased": true}), true),
+        (serde_json::Value::Null, true),
+        (json!({"erased": false}), false),
+        (json!(""), false),
+    ] {
+        let event = json!({"sku": "a", "quantity": 1, "customer": null, "note": note});
+        assert_eq!(validator.is_valid(&event), fits, "{note}");
+    }
     assert_eq!(placed["$schema"], "https://json-schema.org/draft/2020-12/schema");
 }

@@ -194,3 +194,26 @@ fn an_input_reads_its_timers_by_name() {
     assert!(Input::from_timer("order", id).is_none());
     assert!(Input::from_timer(name, "no-uuid").is_none());
 }
+
+/// A crate that gives the domain's under another path, as an application's crate may.
+mod application {
+    pub(super) use annals_domain as domain;
+}
+
+#[derive(Debug, Clone, application::domain::Command)]
+#[command(crate = "application::domain")]
+enum Elsewhere {
+    Go,
+}
+
+#[derive(Debug, Clone, application::domain::Event)]
+#[event(category = "elsewhere", crate = "application::domain")]
+enum Went {
+    Away,
+}
+
+#[test]
+fn the_domain_crate_may_go_by_another_path() {
+    assert_eq!(Elsewhere::Go.name(), "go");
+    assert_eq!(Went::Away.event_type(), "elsewhere.away");
+}

@@ -1,7 +1,7 @@
 //! Keys: one form each, the same in paths, data and schemas.
 
 use annals_domain::kit::schema_agrees;
-use annals_domain::{AggregateKey, ProcessId};
+use annals_domain::{AggregateKey, Owner, ProcessId};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -23,6 +23,8 @@ fn a_uuid_key_has_one_form() {
     assert_eq!(OrderId::from_text(&id.to_text()), Some(id));
     assert_eq!(OrderId::made_from(Uuid::nil()), Some(OrderId::new(Uuid::nil())));
     assert_eq!(OrderId::new(id.get()), id);
+    assert_eq!(Owner::from(id).as_str(), UPPER.to_ascii_lowercase());
+    assert_eq!(Owner::from(&id), Owner::from(id));
 }
 
 #[test]

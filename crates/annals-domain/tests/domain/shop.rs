@@ -193,10 +193,9 @@ impl Aggregate for Order {
     }
 
     fn owner(&self, _: &OrderId, command: &Command) -> Option<Owner> {
-        let of = |id: OrderId| Owner::new(id.to_string());
         match command {
-            Command::Place(c) => Some(of(c.customer)),
-            Command::Confirm | Command::Cancel(_) | Command::Pay(_) => self.customer.map(of),
+            Command::Place(c) => Some(c.customer.into()),
+            Command::Confirm | Command::Cancel(_) | Command::Pay(_) => self.customer.map(Owner::from),
         }
     }
 

@@ -1,0 +1,161 @@
+//! A node's part of the projecting: for each projection the shards it has a lease for, read, batched, applied.
+//!
+//! One task a projection, one a shard of it that reads ahead into a bounded queue, one transaction for whatever its
+//! shards have waiting. Leases decide who tries; a checkpoint's compare-and-set decides who may.
+//!
+//! *Invariant:* nothing here is waited for without a bound or the token that ends it.
+
+mod progress;
+mod reading;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_domain::{Ambient, Backoff, Catalog};
+use annals_log::Log;
+use annals_store::lease::Leases;
+use annals_store::notify::Notifier;
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use progress::{BuildProgress, Progress};
+
+use crate::apply::{Limits, OpenPersonal};
+use crate::manifest::Projections;
+
+/// The channel on which the key `{name}/{build}` says that a checkpoint of that build has moved. The value is empty:
+/// whoever hears it reads the checkpoints, together with the rows.
+pub const CHANNEL: &str = "annals_projection";
+
+/// The node role whose nodes share the work.
+pub const NODE_ROLE: &str = "projector";
+
+/// `projection.*` of the configuration.
+#[derive(Debug, Clone)]
+pub struct RunnerSettings {
+    /// At most about so many records in one transaction; at least 1.
+    pub batch_events: usize,
+    /// At most about so many bytes of records read ahead for one projection; at least 4 KiB.
+    pub batch_bytes: usize,
+    /// From one transaction's begin to the next one's, unless a batch is full before. After a rest the first
+    /// record is applied at once.
+    pub batch_interval: Duration,
+    /// Time-outs of the engine.
+    pub limits: Limits,
+    /// Between attempts after technical failures.
+    pub retry: Backoff,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        Self {
+            batch_events: 2_000,
+            batch_bytes: 4 << 20,
+            batch_interval: Duration::from_millis(50),
+            limits: Limits::default(),
+            retry: Backoff {
+                first: Duration::from_millis(50),
+                max: Duration::from_secs(10),
+            },
+        }
+    }
+}
+
+impl RunnerSettings {
+    /// Whether the settings can work.
+    ///
+    /// # Errors
+    /// The setting and what it must be.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        if self.batch_events == 0 {
+            return Err("projection.batch_events must be at least 1");
+        }
+        if self.batch_bytes < 4_096 {
+            return Err("projection.batch_bytes must be at least 4096");
+        }
+        if self.limits.statement_timeout.as_millis() == 0 {
+            return Err("projection.statement_timeout_ms must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// What the runner works with.
+pub struct Parts {
+    /// As the database role of projectors; at least two connections.
+    pub pool: PgPool,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The program's events.
+    pub catalog: Catalog,
+    /// This node's leases; its own row is kept by whoever runs the node.
+    pub leases: Arc<dyn Leases>,
+    /// Tells other nodes; none in a single process.
+    pub notifier: Option<Notifier>,
+    /// Decrypts for projections with private columns.
+    pub opener: Arc<dyn OpenPersonal>,
+    /// For the jitter of waits.
+    pub ambient: Ambient,
+    /// Bounds.
+    pub settings: RunnerSettings,
+}
+
+/// Applies events for a node until it is told to stop.
+pub struct ProjectionRunner {
+    parts: Arc<Parts>,
+    projections: Projections,
+    progress: Progress,
+}
+
+impl ProjectionRunner {
+    /// Prepares to run every projection in the build that its manifest names.
+    #[must_use]
+    pub fn new(parts: Parts, projections: Projections) -> Self {
+        let progress = Progress::of(projections.iter().map(|manifest| manifest.id.clone()));
+        Self {
+            parts: Arc::new(parts),
+            projections,
+            progress,
+        }
+    }
+
+    /// How far it has got, to be watched in this process.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Runs until `stop`, then finishes the transactions under way and gives the leases back.
+    ///
+    /// # Panics
+    /// If one of its tasks panicked: whoever owns this task ends the process in order.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut workers = JoinSet::new();
+        for manifest in self.projections.iter() {
+            let worker = worker::Work {
+                parts: Arc::clone(&self.parts),
+                manifest: Arc::clone(manifest),
+                progress: self.progress.clone(),
+                stop: stop.clone(),
+            };
+            workers.spawn(worker.run());
+        }
+        while let Some(ended) = workers.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}
+
+impl Parts {
+    /// How long to wait after so many failures.
+    fn pause(&self, attempts: u32) -> Duration {
+        let [jitter] = self.ambient.random::<1>();
+        self.settings.retry.after(attempts, jitter)
+    }
+}

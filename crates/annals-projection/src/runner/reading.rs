@@ -1,0 +1,101 @@
+//! One shard, read ahead into a worker's queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_log::{Checkpoint, ReadLimits, ReaderError, ReaderSettings, ShardReader};
+use annals_record::Shard;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Parts;
+use crate::apply::Delivery;
+
+/// How many batches wait in a worker's queue, each a quarter of a transaction at most.
+pub(super) const QUEUE: usize = 4;
+
+/// What a reading task tells its worker.
+pub(super) enum Message {
+    /// The next records of its shard.
+    Read(Delivery),
+    /// It will never go on.
+    Halted(Shard, ReaderError),
+}
+
+/// One reading task. `session` tells its messages from those of an earlier task of the same shard.
+pub(super) struct Reading {
+    pub(super) parts: Arc<Parts>,
+    pub(super) shard: Shard,
+    pub(super) session: u64,
+    pub(super) at: Checkpoint,
+    pub(super) queue: mpsc::Sender<(u64, Message)>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Reading {
+    pub(super) async fn run(self) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.read() => {}
+        }
+    }
+
+    /// Ends when the reader halts or the worker is gone. May be dropped at any time: what was not applied is read
+    /// again from the checkpoint.
+    async fn read(self) {
+        let Some(mut reader) = self.open().await else { return };
+        let mut attempts = 0;
+        loop {
+            let message = match reader.next().await {
+                Ok(Some(batch)) => Message::Read(Delivery::of(&batch)),
+                Ok(None) => continue,
+                Err(ReaderError::Log(error)) => {
+                    attempts += 1;
+                    tracing::debug!(shard = self.shard.get(), %error, "the log does not answer");
+                    sleep(self.parts.pause(attempts)).await;
+                    continue;
+                }
+                Err(error) => Message::Halted(self.shard, error),
+            };
+            attempts = 0;
+            let halted = matches!(message, Message::Halted(..));
+            if self.queue.send((self.session, message)).await.is_err() || halted {
+                return;
+            }
+        }
+    }
+
+    async fn open(&self) -> Option<ShardReader> {
+        let mut attempts = 0;
+        loop {
+            let (log, catalog) = (Arc::clone(&self.parts.log), self.parts.catalog.clone());
+            match ShardReader::open(log, catalog, self.shard, self.at.clone(), self.settings()).await {
+                Ok(reader) => return Some(reader),
+                Err(ReaderError::Log(error)) => {
+                    attempts += 1;
+                    tracing::debug!(shard = self.shard.get(), %error, "the log does not answer");
+                    sleep(self.parts.pause(attempts)).await;
+                }
+                Err(error) => {
+                    let halted = Message::Halted(self.shard, error);
+                    self.queue.send((self.session, halted)).await.ok();
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn settings(&self) -> ReaderSettings {
+        let settings = &self.parts.settings;
+        ReaderSettings {
+            limits: ReadLimits {
+                records: (settings.batch_events / QUEUE).max(1),
+                bytes: settings.batch_bytes / QUEUE,
+                wait: Duration::from_millis(500),
+            },
+            ..ReaderSettings::default()
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The runner: leases, readers, batches, a halted shard, and giving up to another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_domain::Ambient;
+use annals_log::Log;
+use annals_projection::{Closed, Parts, Progress, ProjectionRunner, Projections, RunnerSettings};
+use annals_record::record::RawRecord;
+use annals_record::{Offset, Shard};
+use annals_store::lease::{Leases, NodeId, PgLeases};
+use annals_store::testing::TestDatabase;
+use serde_json::json;
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{CUSTOMER, Folders, SHARDS, TestLog, column, order, placed};
+
+struct Running {
+    stop: CancellationToken,
+    progress: Progress,
+    task: JoinHandle<()>,
+}
+
+async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Running {
+    let leases = PgLeases::new(pool.clone(), NodeId::new(name), "http://x", Duration::from_secs(3));
+    leases.keep_node(&["projector".to_owned()]).await.unwrap();
+    let parts = Parts {
+        pool: pool.clone(),
+        log: log.log.clone(),
+        catalog: log.catalog.clone(),
+        leases: Arc::new(leases),
+        notifier: None,
+        opener: Arc::new(Closed),
+        ambient: Ambient::fixed(0, 1).0,
+        settings: RunnerSettings::default(),
+    };
+    let projections = Projections::load(folders.path(), &log.catalog).unwrap();
+    let runner = ProjectionRunner::new(parts, projections);
+    let (progress, stop) = (runner.progress(), CancellationToken::new());
+    #[allow(clippy::disallowed_methods)]
+    let task = tokio::spawn(runner.run(stop.clone()));
+    Running { stop, progress, task }
+}
+
+impl Running {
+    /// Waits until a projection is at the log's end on every shard.
+    async fn caught_up(&self, log: &TestLog, name: &str) {
+        let (id, _) = self.progress.now().into_iter().find(|(id, _)| id.name.as_str() == name).unwrap();
+        let mut watch = self.progress.subscribe(&id).unwrap();
+        let mut ends = Vec::new();
+        for shard in 0..SHARDS {
+            ends.push((Shard::new(shard), log.log.end(Shard::new(shard)).await.unwrap()));
+        }
+        let there = watch.wait_for(|progress| ends.iter().all(|(shard, end)| progress.next.get(shard) == Some(end)));
+        let waited = tokio::time::timeout(Duration::from_secs(30), there).await.map(drop);
+        assert!(waited.is_ok(), "{name} did not catch up: {:?}", self.progress.now());
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_projection_follows_the_log_and_goes_on_after_a_restart() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let pool = database.pool().await;
+    let folders = Folders::copy();
+    let mut log = TestLog::new().await;
+    for n in 0..30 {
+        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+    }
+    let running = node(&pool, "a", &log, &folders).await;
+    running.caught_up(&log, "orders").await;
+    let confirmed = json!({"customer": CUSTOMER, "currency": "USD", "ordered_on": "2026-01-02", "total": 100, "units": 1});
+    for n in 0..30 {
+        log.write(&order(n), 2, "order.confirmed", &confirmed).await;
+    }
+    for name in ["orders", "order_lines", "daily_sales", "customers", "products", "payments"] {
+        running.caught_up(&log, name).await;
+    }
+    running.stop().await;
+    let held = column(&pool, "SELECT count(*)::text FROM annals.lease WHERE kind = 'projection' AND expires_at > now()").await;
+    assert_eq!(held, ["0"], "leases are given back");
+
+    for n in 0..30 {
+        log.write(&order(n), 3, "order.shipped", &json!({})).await;
+    }
+    let running = node(&pool, "b", &log, &folders).await;
+    running.caught_up(&log, "orders").await;
+    running.caught_up(&log, "daily_sales").await;
+    running.caught_up(&log, "customers").await;
+    let now = annals_projection::status::status(&pool, &*log.log, 1_800_000_000_000).await.unwrap();
+    let orders = now.iter().find(|build| build.name == "orders").unwrap();
+    assert_eq!((orders.lag_records, orders.lag_ms, orders.live, orders.parked_streams), (0, 0, true, 0));
+    running.stop().await;
+    let sql = "SELECT status || ' ' || _version || ' ' || count(*) FROM orders_b1.orders GROUP BY status, _version";
+    assert_eq!(column(&pool, sql).await, ["shipped 3 30"]);
+    let sql = "SELECT orders || ' ' || revenue FROM daily_sales_b1.daily_sales";
+    assert_eq!(column(&pool, sql).await, ["30 3000"]);
+    let sql = "SELECT orders || ' ' || lifetime_value FROM customers_b1.customers";
+    assert_eq!(column(&pool, sql).await, ["30 3000"]);
+}
+
+#[tokio::test]
+async fn a_halted_shard_stops_only_itself() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let pool = database.pool().await;
+    let folders = Folders::copy();
+    let mut log = TestLog::new().await;
+    let mut on = [0_u32; 2];
+    for n in 0..10 {
+        let shard = log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+        on[usize::try_from(shard.get()).unwrap()] += 1;
+    }
+    // A record of a format that this program does not know: shard 0 ends here for this reader.
+    let mut future: RawRecord = log.log.placed(Shard::new(0))[0].slot.known().unwrap().to_raw();
+    future.headers[0].value = Some("2".into());
+    let halted_at = log.log.insert(Shard::new(0), future);
+    let running = node(&pool, "a", &log, &folders).await;
+    let (id, _) = running.progress.now().into_iter().find(|(id, _)| id.name.as_str() == "orders").unwrap();
+    let mut watch = running.progress.subscribe(&id).unwrap();
+    let end = log.log.end(Shard::new(1)).await.unwrap();
+    let there = watch.wait_for(|progress| {
+        progress.halted.contains_key(&Shard::new(0))
+            && progress.next.get(&Shard::new(1)) == Some(&end)
+            && progress.next.get(&Shard::new(0)) == Some(&halted_at)
+    });
+    tokio::time::timeout(Duration::from_secs(30), there).await.unwrap().unwrap();
+    assert!(halted_at > Offset::new(u64::from(on[0])));
+    running.stop().await;
+    assert_eq!(column(&pool, "SELECT count(*)::text FROM orders_b1.orders").await, [(on[0] + on[1]).to_string()]);
+}
+
+#[tokio::test]
+async fn a_zombie_gives_up_and_two_nodes_share_the_shards() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let pool = database.pool().await;
+    let folders = Folders::copy();
+    let mut log = TestLog::new().await;
+    log.write(&order(1), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+    let running = node(&pool, "a", &log, &folders).await;
+    running.caught_up(&log, "orders").await;
+    // Somebody else folds the same build behind its back.
+    let shard = log.write(&order(2), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+    running.caught_up(&log, "orders").await;
+    let at = annals_log::Checkpoint::load(&pool, "projection/orders/1", shard).await.unwrap().unwrap();
+    let other = crate::support::projector(&pool, folders.manifest("orders")).await;
+    for n in 3..9 {
+        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+    }
+    // Whoever is first applies it; the other finds the checkpoint moved. Nothing is applied twice.
+    other.apply(&[log.read(shard, at).await]).await.ok();
+    for n in 9..15 {
+        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+    }
+    running.caught_up(&log, "orders").await;
+    assert_eq!(column(&pool, "SELECT count(*)::text FROM orders_b1.orders").await, ["14"]);
+    assert_eq!(column(&pool, "SELECT count(*)::text FROM annals.parked").await, ["0"]);
+    running.stop().await;
+}
