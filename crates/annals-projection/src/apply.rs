@@ -6,16 +6,17 @@
 mod bind;
 mod error;
 mod events;
+mod opener;
 mod plan;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals_log::Checkpoint;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-pub(crate) use bind::RELATION;
+pub(crate) use bind::whole_relation;
 pub use error::{ApplyError, Trouble};
 pub(crate) use events::Prepared;
 pub use events::{Closed, Delivery, Event, OpenError, OpenPersonal, Sealed};
@@ -142,8 +143,7 @@ impl Projector {
 
     /// The usual way: everything at once.
     async fn whole(&self, deliveries: &[Delivery], prepared: &Prepared) -> Result<Applied, ApplyError> {
-        let mut tx = self.begin().await?;
-        let parked = parking::parked_streams(&mut tx, self.id()).await?;
+        let (mut tx, parked) = self.begin().await?;
         let (go, behind) = prepared.apart(&parked);
         self.apply_set(&mut tx, prepared, &go).await?;
         parking::park_behind(&mut tx, self.id(), prepared, &behind).await?;
@@ -155,8 +155,7 @@ impl Projector {
     /// The careful way, after an event was found that cannot be applied: it is sought by halving, under
     /// savepoints, parked, and the rest goes on.
     async fn piecewise(&self, deliveries: &[Delivery], prepared: &Prepared) -> Result<Applied, ApplyError> {
-        let mut tx = self.begin().await?;
-        let mut parked = parking::parked_streams(&mut tx, self.id()).await?;
+        let (mut tx, mut parked) = self.begin().await?;
         let (go, mut behind) = prepared.apart(&parked);
         let newly = parking::isolate(self, &mut tx, prepared, go, &mut parked).await?;
         behind.extend(newly.behind);
@@ -171,30 +170,44 @@ impl Projector {
         Ok(Applied { events, parked })
     }
 
-    /// A transaction in the build's schema, in whose course nobody resumes parked streams.
-    async fn begin(&self) -> Result<Transaction, ApplyError> {
-        self.begin_with_lock("pg_advisory_xact_lock_shared").await
+    /// A transaction in the build's schema, and the streams that are parked.
+    ///
+    /// If there are any, nobody resumes them in its course. If there are none, nothing can be resumed that
+    /// concerns it: only earlier batches of its own shards park streams of these, and they are committed.
+    async fn begin(&self) -> Result<(Transaction, ParkedStreams), ApplyError> {
+        let (mut tx, any_parked) = self.begin_in_schema().await?;
+        if !any_parked {
+            return Ok((tx, ParkedStreams::new()));
+        }
+        parking::lock(&mut tx, self.id(), parking::Lock::Shared).await?;
+        let parked = parking::parked_streams(&mut tx, self.id()).await?;
+        Ok((tx, parked))
     }
 
-    /// A transaction in the build's schema, in whose course no batch is applied.
+    /// A transaction in the build's schema, in whose course no batch meets a parked stream.
     pub(crate) async fn begin_alone(&self) -> Result<Transaction, ApplyError> {
-        self.begin_with_lock("pg_advisory_xact_lock").await
+        let (mut tx, _) = self.begin_in_schema().await?;
+        parking::lock(&mut tx, self.id(), parking::Lock::Alone).await?;
+        Ok(tx)
     }
 
-    async fn begin_with_lock(&self, lock: &'static str) -> Result<Transaction, ApplyError> {
+    async fn begin_in_schema(&self) -> Result<(Transaction, bool), ApplyError> {
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let mut tx = self.pool.begin_with(begin).await.map_err(ApplyError::of)?;
-        sqlx::query(AssertSqlSafe(format!(
-            "SELECT set_config('search_path', $1, true), set_config('statement_timeout', $2, true),
-                    set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true), {lock}($3)",
-        )))
+        let any_parked = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM annals.parked WHERE projection = $3 AND build = $4)
+             FROM (SELECT set_config('search_path', $1, true), set_config('statement_timeout', $2, true),
+                          set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true) OFFSET 0) AS s
+             WHERE s IS NOT NULL",
+        )
         .bind(&self.plan.search_path)
         .bind(self.limits.statement_timeout.as_millis().to_string())
-        .bind(parking::lock_of(self.id()))
-        .execute(&mut *tx)
+        .bind(self.id().name.as_str())
+        .bind(self.id().build.get())
+        .fetch_one(&mut *tx)
         .await
         .map_err(ApplyError::of)?;
-        Ok(tx)
+        Ok((tx, any_parked))
     }
 
     /// Runs the statements of some events, which are in the order of their shards, wave by wave.
@@ -221,6 +234,7 @@ impl Projector {
                 repeat: self.plan.repeats(event_type),
             })
         });
+        let mut settled = Settled::new();
         for wave in waves::split(steps) {
             for (event_type, steps) in wave {
                 let at: Vec<usize> = steps
@@ -229,18 +243,44 @@ impl Projector {
                     .collect();
                 let columns = bind::Columns::of(prepared, &at)?;
                 for statement in self.plan.statements(event_type) {
-                    let done = columns
-                        .bind(statement.sql.clone())
-                        .execute(&mut *connection)
-                        .await;
-                    done.map_err(|error| ApplyError::in_statement(&statement.file, error))?;
+                    let done = columns.bind(statement).execute(&mut *connection).await;
+                    let done = done.map_err(|error| ApplyError::in_statement(&statement.file, error))?;
+                    self.settle(&mut settled, statement, prepared, &at, done.rows_affected());
                 }
             }
         }
         if self.manifest.rows == Rows::Stream {
-            self.raise_versions(connection, prepared, events).await?;
+            self.raise_versions(connection, prepared, events, &settled)
+                .await?;
         }
         Ok(())
+    }
+
+    /// Where a stream has one row, a statement that names `_version` and touched as many rows as it saw streams has
+    /// brought them there: that it writes the right number is what `projections check` looks at.
+    fn settle<'a>(
+        &self,
+        settled: &mut Settled<'a>,
+        statement: &'a plan::Statement,
+        prepared: &'a Prepared,
+        at: &[usize],
+        rows: u64,
+    ) {
+        let single = self
+            .plan
+            .raises
+            .iter()
+            .any(|raise| raise.single && raise.table == statement.table);
+        if !single || !statement.versions {
+            return;
+        }
+        let streams: HashMap<&str, usize> = at.iter().map(|&at| (prepared.stream(at), at)).collect();
+        if u64::try_from(streams.len()) == Ok(rows) {
+            settled
+                .entry(statement.table.as_str())
+                .or_default()
+                .extend(streams);
+        }
     }
 
     /// Raises `_version` in every row of a touched stream where it is lower.
@@ -249,13 +289,15 @@ impl Projector {
         connection: &mut PgConnection,
         prepared: &Prepared,
         events: &[usize],
+        settled: &Settled<'_>,
     ) -> Result<(), ApplyError> {
         for raise in &self.plan.raises {
-            let (keys, versions) = prepared.newest_versions(events, &raise.category)?;
+            let settled = settled.get(raise.table.as_str());
+            let (keys, versions) = prepared.newest_versions(events, &raise.category, settled)?;
             if keys.is_empty() {
                 continue;
             }
-            let query = sqlx::query(AssertSqlSafe(raise.sql.clone()));
+            let query = sqlx::query(AssertSqlSafe(Arc::clone(&raise.sql)));
             let done = query.bind(keys).bind(versions).execute(&mut *connection).await;
             done.map_err(|error| ApplyError::in_statement(&raise.table, error))?;
         }
@@ -279,6 +321,9 @@ impl Projector {
         Ok(())
     }
 }
+
+/// By table and stream: up to which event its row's version is right.
+type Settled<'a> = HashMap<&'a str, HashMap<&'a str, usize>>;
 
 type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, SqlSafeStr};
 
 pub use columns::{Column, Columns, describe_columns, missing_indexes};
 
-use crate::apply::RELATION;
+use crate::apply::whole_relation;
 use crate::manifest::{BuildId, Manifest, Rows, sql};
 
 /// One build is made at a time in a database: they share the schema `read`, and nobody makes many.
@@ -220,7 +220,10 @@ async fn make_tables(connection: &mut PgConnection, manifest: &Manifest) -> Resu
 /// Prepares every statement, so that a wrong name is found now and not event by event.
 async fn check_statements(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
     for statement in manifest.on.values().flat_map(|handler| &handler.statements) {
-        let sql = format!("/* check */ {}", sql::with_events(&statement.sql, RELATION));
+        let sql = format!(
+            "/* check */ {}",
+            sql::with_events(&statement.sql, &whole_relation())
+        );
         prepare(connection, sql)
             .await
             .map_err(|error| BuildError::in_file(manifest, &statement.file, error))?;

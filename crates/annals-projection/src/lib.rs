@@ -18,7 +18,7 @@ pub mod waves;
 
 pub use apply::{Applied, ApplyError, Closed, Delivery, Event, Limits, OpenError, OpenPersonal, Projector};
 pub use build::{BuildError, Column, Columns, describe_columns};
-pub use runner::{Parts, Progress, ProjectionRunner, RunnerSettings};
 pub use manifest::{
     Build, BuildId, Expand, Manifest, ManifestError, Name, Projections, Resource, Rows, StreamTemplate, Table,
 };
+pub use runner::{Parts, Progress, ProjectionRunner, RunnerSettings};

@@ -346,11 +346,28 @@ async fn park(
     Ok(())
 }
 
-/// The advisory lock that keeps batches and resumes of one build apart: the first eight bytes of
+/// How a transaction keeps batches and resumes of one build apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lock {
+    /// With other batches.
+    Shared,
+    /// A resume.
+    Alone,
+}
+
+/// Takes the build's advisory lock until the transaction ends: the first eight bytes of
 /// SHA-256("annals/parking/v1" ‖ 0x00 ‖ build).
-pub(crate) fn lock_of(id: &BuildId) -> i64 {
+pub(crate) async fn lock(connection: &mut PgConnection, id: &BuildId, lock: Lock) -> Result<(), ApplyError> {
     let hash = Sha256::digest(format!("annals/parking/v1\0{id}"));
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&hash[..8]);
-    i64::from_be_bytes(bytes)
+    let sql = match lock {
+        Lock::Shared => "SELECT pg_advisory_xact_lock_shared($1)",
+        Lock::Alone => "SELECT pg_advisory_xact_lock($1)",
+    };
+    let done = sqlx::query(sql)
+        .bind(i64::from_be_bytes(bytes))
+        .execute(connection)
+        .await;
+    done.map(drop).map_err(ApplyError::of)
 }

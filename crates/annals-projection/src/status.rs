@@ -109,14 +109,29 @@ async fn shards(
     };
     let stored = Checkpoint::load_all(pool, &BuildId { name, build }.reader()).await?;
     let of_shard = |&(shard, end): &(Shard, Offset)| {
-        let at = stored.iter().find(|(of, _)| *of == shard).map(|(_, checkpoint)| checkpoint.head);
+        let at = stored
+            .iter()
+            .find(|(of, _)| *of == shard)
+            .map(|(_, checkpoint)| checkpoint.head);
         let next = at.map_or(Offset::new(0), |head| head.next);
         // The log is asked first, so a checkpoint may be past what was its end then.
         let lag_records = end.get().saturating_sub(next.get());
         let behind_ms = now_ms.saturating_sub(at.map_or(now_ms, |head| head.time_ms));
-        let lag_ms = if lag_records == 0 { 0 } else { u64::try_from(behind_ms).unwrap_or(0) };
-        ShardStatus { shard, next, end, lag_records, lag_ms }
+        let lag_ms = if lag_records == 0 {
+            0
+        } else {
+            u64::try_from(behind_ms).unwrap_or(0)
+        };
+        ShardStatus {
+            shard,
+            next,
+            end,
+            lag_records,
+            lag_ms,
+        }
     };
     let all = ends.iter().map(of_shard);
-    Ok(all.filter(|shard| shard.next.get() > 0 || shard.end.get() > 0).collect())
+    Ok(all
+        .filter(|shard| shard.next.get() > 0 || shard.end.get() > 0)
+        .collect())
 }

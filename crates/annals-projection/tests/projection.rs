@@ -1,5 +1,5 @@
 //! Read models on a real Postgres: builds, batches, parking, the runner, and the tests of commerce's own folders.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 #[path = "projection/apply.rs"]
 mod apply;

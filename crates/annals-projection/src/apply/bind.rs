@@ -3,18 +3,56 @@
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Postgres};
 use std::sync::Arc;
 use uuid::Uuid;
 
 use super::events::encoded;
+use super::plan::Statement;
 use super::{ApplyError, Prepared};
+use crate::manifest::sql;
 
-/// What stands between `WITH events AS (` and `)`.
-pub(crate) const RELATION: &str = "SELECT * FROM UNNEST($1::text[], $2::text[], $3::bigint[], $4::int[], \
-    $5::bigint[], $6::uuid[], $7::timestamptz[], $8::text[], $9::jsonb[]) \
-    AS e(stream, key, version, shard, log_offset, event_id, occurred_at, actor, data)";
+/// The columns of `events` with their types, in the design's order.
+const COLUMNS: [(&str, &str); 9] = [
+    ("stream", "text"),
+    ("key", "text"),
+    ("version", "bigint"),
+    ("shard", "int"),
+    ("log_offset", "bigint"),
+    ("event_id", "uuid"),
+    ("occurred_at", "timestamptz"),
+    ("actor", "text"),
+    ("data", "jsonb"),
+];
+
+/// Every column: what a statement is checked against.
+pub(crate) fn whole_relation() -> String {
+    relation(&COLUMNS.map(|(name, _)| name))
+}
+
+/// What stands between `WITH events AS (` and `)`. A column that is not read is not sent.
+pub(super) fn relation(read: &[&str]) -> String {
+    let read: Vec<_> = COLUMNS.iter().filter(|(name, _)| read.contains(name)).collect();
+    let arrays: Vec<String> = read
+        .iter()
+        .zip(1..)
+        .map(|((_, sql_type), number)| format!("${number}::{sql_type}[]"))
+        .collect();
+    let names: Vec<&str> = read.iter().map(|(name, _)| *name).collect();
+    format!(
+        "SELECT * FROM UNNEST({}) AS e({})",
+        arrays.join(", "),
+        names.join(", ")
+    )
+}
+
+/// The columns that a statement reads; at least one, since they make the rows.
+pub(super) fn columns_read(statement: &str) -> Vec<&'static str> {
+    let read = sql::columns_read(statement, &COLUMNS.map(|(name, _)| name));
+    if read.is_empty() { vec!["version"] } else { read }
+}
 
 /// Some events by column.
 #[derive(Default)]
@@ -52,17 +90,19 @@ impl<'a> Columns<'a> {
         Ok(columns)
     }
 
-    /// The statement with its arrays, prepared once a connection.
-    pub(super) fn bind(&self, sql: Arc<str>) -> sqlx::query::Query<'_, Postgres, PgArguments> {
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(&self.stream)
-            .bind(&self.key)
-            .bind(&self.version)
-            .bind(&self.shard)
-            .bind(&self.offset)
-            .bind(&self.id)
-            .bind(&self.occurred_at)
-            .bind(&self.actor)
-            .bind(&self.data)
+    /// A statement with the arrays that it reads, prepared once a connection.
+    pub(super) fn bind(&self, statement: &Statement) -> Query<'_, Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(Arc::clone(&statement.sql)));
+        statement.read.iter().fold(query, |query, column| match *column {
+            "stream" => query.bind(&self.stream),
+            "key" => query.bind(&self.key),
+            "version" => query.bind(&self.version),
+            "shard" => query.bind(&self.shard),
+            "log_offset" => query.bind(&self.offset),
+            "event_id" => query.bind(&self.id),
+            "occurred_at" => query.bind(&self.occurred_at),
+            "actor" => query.bind(&self.actor),
+            _ => query.bind(&self.data),
+        })
     }
 }

@@ -176,7 +176,10 @@ impl Prepared {
     }
 
     pub(crate) fn data<'a>(&'a self, at: usize, decoded: &'a DecodedEvent) -> &'a RawValue {
-        self.replaced.get(&at).map_or_else(|| decoded.data(), |raw| raw)
+        match self.replaced.get(&at) {
+            Some(raw) => raw,
+            None => decoded.data(),
+        }
     }
 
     /// The events of streams that are not parked, and of those that are.
@@ -188,23 +191,32 @@ impl Prepared {
         all.partition(|&at| !parked.contains(self.stream(at)))
     }
 
-    /// The keys of a category's streams among some events, and the newest version of each.
+    /// The keys of a category's streams among some events, and the newest version of each; without those whose
+    /// rows a statement brought there: `settled` holds, by stream, the event up to which that is so.
     pub(crate) fn newest_versions(
         &self,
         events: &[usize],
         category: &str,
+        settled: Option<&HashMap<&str, usize>>,
     ) -> Result<(Vec<&str>, Vec<i64>), ApplyError> {
-        let mut newest: HashMap<&str, i64> = HashMap::new();
-        for event in events.iter().filter_map(|&at| self.events.get(at)) {
-            let stream = &event.entry.stream;
-            if stream.category() == category
+        let mut newest: HashMap<&str, usize> = HashMap::new();
+        for &at in events {
+            // A stream's events come in order: the last one is the newest.
+            newest.insert(self.stream(at), at);
+        }
+        let (mut keys, mut versions) = (Vec::new(), Vec::new());
+        for (stream, at) in newest {
+            let is_settled = settled.is_some_and(|settled| settled.get(stream) == Some(&at));
+            if let Some(event) = self.events.get(at)
+                && event.entry.stream.category() == category
+                && !is_settled
                 && let Some(decoded) = event.decoded()
             {
-                // A stream's events come in order: the last one is the newest.
-                newest.insert(stream.key(), encoded(i64::try_from(decoded.version))?);
+                keys.push(event.entry.stream.key());
+                versions.push(encoded(i64::try_from(decoded.version))?);
             }
         }
-        Ok(newest.into_iter().unzip())
+        Ok((keys, versions))
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::bind::RELATION;
-use crate::build::{Columns, quote};
-use crate::manifest::{Manifest, Rows, sql};
+use super::bind;
+use crate::build::{Columns, VERSION_COLUMN, quote};
+use crate::manifest::{self, BuildId, Manifest, Rows, sql};
 
 /// What to run for which event.
 pub(crate) struct Plan {
@@ -24,29 +24,32 @@ struct Handler {
 /// One statement as it is sent.
 pub(crate) struct Statement {
     pub(crate) file: String,
+    pub(crate) table: String,
     pub(crate) sql: Arc<str>,
+    /// The columns of `events` that it reads, in their order: its arrays.
+    pub(crate) read: Vec<&'static str>,
+    /// Whether it names `_version`.
+    pub(crate) versions: bool,
 }
 
 /// Raises `_version` in the rows of one table.
 pub(crate) struct Raise {
     pub(crate) table: String,
     pub(crate) category: String,
+    /// A stream has one row there at most.
+    pub(crate) single: bool,
     pub(crate) sql: Arc<str>,
 }
 
 impl Plan {
     pub(crate) fn new(manifest: &Manifest, columns: &Columns) -> Self {
         let id = &manifest.id;
-        let handler = |handler: &crate::manifest::Handler| Handler {
+        let handler = |handler: &manifest::Handler| Handler {
             repeat: handler.repeat,
             statements: handler
                 .statements
                 .iter()
-                .map(|statement| Statement {
-                    file: statement.file.clone(),
-                    // Two builds may have the same text: the comment keeps their prepared statements apart.
-                    sql: format!("/* {id} */ {}", sql::with_events(&statement.sql, RELATION)).into(),
-                })
+                .map(|statement| statement_of(id, statement))
                 .collect(),
         };
         let raises: Vec<Raise> = match manifest.rows {
@@ -84,10 +87,23 @@ impl Plan {
     }
 }
 
+fn statement_of(id: &BuildId, statement: &manifest::Statement) -> Statement {
+    let read = bind::columns_read(&statement.sql);
+    let sql = sql::with_events(&statement.sql, &bind::relation(&read));
+    Statement {
+        file: statement.file.clone(),
+        table: statement.table.clone(),
+        // Two builds may have the same text: the comment keeps their prepared statements apart.
+        sql: format!("/* {id} */ {sql}").into(),
+        read,
+        versions: sql::names(&statement.sql, VERSION_COLUMN),
+    }
+}
+
 /// The key is cast to the column's type, so that an index on the column serves.
 fn raises(manifest: &Manifest, columns: &Columns) -> Vec<Raise> {
     let id = &manifest.id;
-    let raise = |table: &crate::manifest::Table| {
+    let raise = |table: &manifest::Table| {
         let stream = table.stream.as_ref()?;
         let kind = columns.get(&table.name)?.get(&stream.column)?;
         let (name, column) = (quote(&table.name), quote(&stream.column));
@@ -100,6 +116,7 @@ fn raises(manifest: &Manifest, columns: &Columns) -> Vec<Raise> {
         Some(Raise {
             table: table.name.clone(),
             category: stream.category.to_string(),
+            single: table.key == [stream.column.clone()],
             sql: sql.into(),
         })
     };

@@ -148,6 +148,48 @@ pub fn with_events(statement: &str, relation: &str) -> String {
     format!("WITH events AS ({relation}),\n{}", after(1))
 }
 
+/// Which of these columns of `events` a checked statement may read: those that it names, or all if it could read
+/// some without naming them (`*`, a whole row as a value, a name in quotes).
+#[must_use]
+pub fn columns_read<'a>(statement: &str, columns: &[&'a str]) -> Vec<&'a str> {
+    let Ok(tokens) = tokens(statement) else {
+        return columns.to_vec(); // it was checked before: cannot happen
+    };
+    let is = |token: Option<&(Token<'_>, usize)>, wanted: &[&str]| matches!(token, Some((Token::Word(word), _)) if wanted.iter().any(|name| word.eq_ignore_ascii_case(name)));
+    let unnamed = tokens.iter().enumerate().any(|(at, (token, start))| match token {
+        // `count(*)` and `a * b` read nothing by themselves.
+        Token::Mark('*') => at.checked_sub(1).is_some_and(|before| {
+            matches!(tokens.get(before), Some((Token::Mark(',' | '.'), _)))
+                || is(tokens.get(before), &["select", "distinct", "all", "returning"])
+        }),
+        Token::Word(_) => is(tokens.get(at), WHOLE_ROWS),
+        Token::Other => statement[*start..].starts_with('"'),
+        Token::Text(_) | Token::Mark(_) => false,
+    });
+    let named = |column: &&&str| unnamed || tokens.iter().any(|token| is(Some(token), &[**column]));
+    columns.iter().filter(named).copied().collect()
+}
+
+/// Whether a checked statement names a column.
+#[must_use]
+pub fn names(statement: &str, column: &str) -> bool {
+    columns_read(statement, &[column]) == [column]
+}
+
+/// Functions and words that take a whole row as a value.
+const WHOLE_ROWS: &[&str] = &[
+    "table",
+    "to_json",
+    "to_jsonb",
+    "row_to_json",
+    "json_agg",
+    "jsonb_agg",
+    "array_agg",
+    "row",
+    "hstore",
+    "natural",
+];
+
 /// The one statement of a text without its closing semicolon, and its first word.
 fn single(sql: &str) -> Result<(String, &str), String> {
     let tokens = tokens(sql)?;
@@ -353,6 +395,31 @@ mod tests {
             check_statement("-- why\nDELETE FROM t USING events ; -- done\n").unwrap(),
             "-- why\nDELETE FROM t USING events"
         );
+    }
+
+    #[test]
+    fn knows_which_columns_a_statement_may_read() {
+        let all = ["key", "version", "data"];
+        let read = |sql| columns_read(sql, &all);
+        assert_eq!(
+            read("INSERT INTO t SELECT e.key, count(*), 2 * 3 FROM events e"),
+            ["key"]
+        );
+        assert_eq!(
+            read("UPDATE t SET a = e.DATA->>'version' FROM events e"),
+            ["data"]
+        );
+        for sql in [
+            "INSERT INTO t SELECT * FROM events",
+            "INSERT INTO t SELECT e.* FROM events e",
+            "INSERT INTO t SELECT to_jsonb(e) FROM events e",
+            "INSERT INTO t SELECT \"key\" FROM events",
+            "INSERT INTO t TABLE events",
+        ] {
+            assert_eq!(read(sql), all, "{sql}");
+        }
+        assert!(names("UPDATE t SET _version = 1 FROM events", "_version"));
+        assert!(!names("UPDATE t SET version = 1 FROM events", "_version"));
     }
 
     #[test]

@@ -43,7 +43,9 @@ impl Progress {
     #[must_use]
     pub fn now(&self) -> Vec<(BuildId, BuildProgress)> {
         let builds = self.builds.iter();
-        builds.map(|(id, progress)| (id.clone(), progress.borrow().clone())).collect()
+        builds
+            .map(|(id, progress)| (id.clone(), progress.borrow().clone()))
+            .collect()
     }
 
     pub(super) fn change(&self, id: &BuildId, change: impl FnOnce(&mut BuildProgress)) {

@@ -15,10 +15,13 @@ use crate::apply::Delivery;
 /// How many batches wait in a worker's queue, each a quarter of a transaction at most.
 pub(super) const QUEUE: usize = 4;
 
+/// A message, and the session of the task that sent it.
+pub(super) type Sent = (u64, Message);
+
 /// What a reading task tells its worker.
 pub(super) enum Message {
     /// The next records of its shard.
-    Read(Delivery),
+    Read(Box<Delivery>),
     /// It will never go on.
     Halted(Shard, ReaderError),
 }
@@ -29,7 +32,7 @@ pub(super) struct Reading {
     pub(super) shard: Shard,
     pub(super) session: u64,
     pub(super) at: Checkpoint,
-    pub(super) queue: mpsc::Sender<(u64, Message)>,
+    pub(super) queue: mpsc::Sender<Sent>,
     pub(super) stop: CancellationToken,
 }
 
@@ -45,11 +48,13 @@ impl Reading {
     /// Ends when the reader halts or the worker is gone. May be dropped at any time: what was not applied is read
     /// again from the checkpoint.
     async fn read(self) {
-        let Some(mut reader) = self.open().await else { return };
+        let Some(mut reader) = self.open().await else {
+            return;
+        };
         let mut attempts = 0;
         loop {
             let message = match reader.next().await {
-                Ok(Some(batch)) => Message::Read(Delivery::of(&batch)),
+                Ok(Some(batch)) => Message::Read(Box::new(Delivery::of(&batch))),
                 Ok(None) => continue,
                 Err(ReaderError::Log(error)) => {
                     attempts += 1;

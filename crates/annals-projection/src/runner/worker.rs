@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::reading::{Message, QUEUE, Reading};
+use super::reading::{Message, QUEUE, Reading, Sent};
 use super::{CHANNEL, NODE_ROLE, Parts, Progress};
 use crate::apply::{ApplyError, Delivery, Projector};
 use crate::manifest::{Manifest, Rows};
@@ -37,7 +37,7 @@ struct Worker {
     readers: BTreeMap<Shard, Reader>,
     tasks: JoinSet<()>,
     sessions: u64,
-    queue: (mpsc::Sender<(u64, Message)>, mpsc::Receiver<(u64, Message)>),
+    queue: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
     /// When the last transaction began.
     began: Option<Instant>,
 }
@@ -107,7 +107,8 @@ impl Work {
             tracing::warn!(build = %id, error, "a projection cannot go on; trying again");
         }
         metrics::counter!(names::RETRIES, "projection" => id.to_string()).increment(1);
-        self.progress.change(id, |progress| progress.error = Some(error.to_owned()));
+        self.progress
+            .change(id, |progress| progress.error = Some(error.to_owned()));
     }
 }
 
@@ -152,8 +153,9 @@ impl Worker {
             Rows::Stream => self.shards.get(),
             Rows::Shared => 1,
         };
-        let keys: Vec<LeaseKey> =
-            (0..shards).map(|shard| LeaseKey::new(LeaseKind::Projection, name.as_str(), shard)).collect();
+        let keys: Vec<LeaseKey> = (0..shards)
+            .map(|shard| LeaseKey::new(LeaseKind::Projection, name.as_str(), shard))
+            .collect();
         let nodes: Vec<_> = leases
             .nodes()
             .await?
@@ -177,7 +179,10 @@ impl Worker {
             Rows::Shared => self.shards.shards().collect(),
         };
         self.readers.retain(|shard, _| held.contains(shard));
-        let missing: Vec<Shard> = held.into_iter().filter(|shard| !self.readers.contains_key(shard)).collect();
+        let missing: Vec<Shard> = held
+            .into_iter()
+            .filter(|shard| !self.readers.contains_key(shard))
+            .collect();
         if !missing.is_empty() {
             let stored = Checkpoint::load_all(&self.work.parts.pool, &self.work.manifest.id.reader()).await?;
             let stored: BTreeMap<Shard, Checkpoint> = stored.into_iter().collect();
@@ -190,7 +195,9 @@ impl Worker {
         let count = u32::try_from(self.readers.len()).unwrap_or(u32::MAX);
         metrics::gauge!(names::SHARDS, "projection" => id.to_string()).set(f64::from(count));
         let readers = &self.readers;
-        self.work.progress.change(id, |progress| progress.halted.retain(|shard, _| readers.contains_key(shard)));
+        self.work.progress.change(id, |progress| {
+            progress.halted.retain(|shard, _| readers.contains_key(shard))
+        });
         Ok(())
     }
 
@@ -222,13 +229,18 @@ impl Worker {
         let mut batch = Vec::new();
         self.add(&mut batch, session, message);
         let settings = &self.work.parts.settings;
-        let (most, until) = (settings.batch_events, self.began.map(|began| began + settings.batch_interval));
+        let (most, until) = (
+            settings.batch_events,
+            self.began.map(|began| began + settings.batch_interval),
+        );
         while size(&batch) < most {
             let next = match until {
                 Some(until) => timeout_at(until, self.queue.1.recv()).await.ok().flatten(),
                 None => None,
             };
-            let Some((session, message)) = next.or_else(|| self.queue.1.try_recv().ok()) else { break };
+            let Some((session, message)) = next.or_else(|| self.queue.1.try_recv().ok()) else {
+                break;
+            };
             self.add(&mut batch, session, message);
         }
         if !batch.is_empty() {
@@ -240,16 +252,24 @@ impl Worker {
         match message {
             Message::Read(delivery) => {
                 // A task of the past: its shard was given up, or is read anew from its checkpoint.
-                if self.readers.get(&delivery.shard).is_none_or(|reader| reader.session != session) {
+                if self
+                    .readers
+                    .get(&delivery.shard)
+                    .is_none_or(|reader| reader.session != session)
+                {
                     return;
                 }
                 match batch.iter_mut().find(|earlier| earlier.shard == delivery.shard) {
-                    Some(earlier) => earlier.extend(delivery),
-                    None => batch.push(delivery),
+                    Some(earlier) => earlier.extend(*delivery),
+                    None => batch.push(*delivery),
                 }
             }
             Message::Halted(shard, error) => {
-                if self.readers.get(&shard).is_some_and(|reader| reader.session == session) {
+                if self
+                    .readers
+                    .get(&shard)
+                    .is_some_and(|reader| reader.session == session)
+                {
                     let id = &self.work.manifest.id;
                     tracing::error!(build = %id, shard = shard.get(), %error, "a shard of a projection halted");
                     metrics::counter!(names::HALTS, "projection" => id.to_string()).increment(1);
@@ -288,7 +308,10 @@ impl Worker {
             }
             if Instant::now() >= self.lease_due {
                 self.look_after_leases().await;
-                if batch.iter().any(|delivery| !self.readers.contains_key(&delivery.shard)) {
+                if batch
+                    .iter()
+                    .any(|delivery| !self.readers.contains_key(&delivery.shard))
+                {
                     // A part of it is another node's now: read the rest again, from the checkpoints.
                     self.readers.clear();
                     self.lease_due = Instant::now();
@@ -300,7 +323,8 @@ impl Worker {
 
     fn committed(&self, batch: &[Delivery], began: Instant) {
         let id = &self.work.manifest.id;
-        metrics::histogram!(names::BATCH_SECONDS, "projection" => id.to_string()).record(began.elapsed().as_secs_f64());
+        metrics::histogram!(names::BATCH_SECONDS, "projection" => id.to_string())
+            .record(began.elapsed().as_secs_f64());
         self.work.progress.change(id, |progress| {
             progress.error = None;
             for delivery in batch {
@@ -321,11 +345,16 @@ impl Worker {
         tracing::warn!(build = %id, %error, "giving up a lease");
         metrics::counter!(names::ZOMBIES, "projection" => id.to_string()).increment(1);
         let moved = match (error, self.work.manifest.rows) {
-            (CheckpointError::Moved { shard, .. } | CheckpointError::Backwards { shard, .. }, Rows::Stream) => Some(shard.get()),
+            (
+                CheckpointError::Moved { shard, .. } | CheckpointError::Backwards { shard, .. },
+                Rows::Stream,
+            ) => Some(shard.get()),
             _ => None,
         };
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            self.held.drain(..).partition(|key| moved.is_none_or(|shard| key.shard == shard));
+        let (gone, kept): (Vec<_>, Vec<_>) = self
+            .held
+            .drain(..)
+            .partition(|key| moved.is_none_or(|shard| key.shard == shard));
         self.held = kept;
         self.readers.clear();
         if let Err(error) = self.work.parts.leases.release(&gone).await {

@@ -67,32 +67,79 @@ async fn the_read_models_of_commerce_pass() {
 /// Each change to commerce's folders must be found, in the words given.
 #[tokio::test]
 async fn every_kind_of_mistake_is_found() {
-    let Some(database) = TestDatabase::create().await else { return };
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
     let pool = database.pool().await;
     let mistakes: &[(&str, &str, &str, &[&str])] = &[
         // A wrong rule: one row differs, in every run.
-        ("orders/on/order.shipped.sql", "'shipped'", "'sent'", &["one event at a time", "status: expected \"shipped\", found \"sent\""]),
+        (
+            "orders/on/order.shipped.sql",
+            "'shipped'",
+            "'sent'",
+            &[
+                "one event at a time",
+                "status: expected \"shipped\", found \"sent\"",
+            ],
+        ),
         // Right one by one, wrong as a set: only the set shows it.
-        ("products/on/product.stock_reserved.sql", "sum((data->>'quantity')::bigint)::bigint", "max((data->>'quantity')::bigint)", &["as one set", "reserved"]),
+        (
+            "products/on/product.stock_reserved.sql",
+            "sum((data->>'quantity')::bigint)::bigint",
+            "max((data->>'quantity')::bigint)",
+            &["as one set", "reserved"],
+        ),
         // A version that runs ahead.
-        ("orders/on/order.delivered.sql", "e.version", "e.version + 1", &["_version"]),
+        (
+            "orders/on/order.delivered.sql",
+            "e.version",
+            "e.version + 1",
+            &["_version"],
+        ),
         // An index that is gone.
-        ("orders/schema.sql", "CREATE INDEX orders_status ON orders (status);", "", &["no index begins with `status`"]),
+        (
+            "orders/schema.sql",
+            "CREATE INDEX orders_status ON orders (status);",
+            "",
+            &["no index begins with `status`"],
+        ),
         // Not commutative: the customer's own stream must not be needed first.
-        ("customers/on/customer.registered.sql", "status = excluded.status", "status = excluded.status, orders = 0", &["orders: expected 1, found 0"]),
+        (
+            "customers/on/customer.registered.sql",
+            "status = excluded.status",
+            "status = excluded.status, orders = 0",
+            &["orders: expected 1, found 0"],
+        ),
         // SQL that Postgres refuses.
-        ("daily_sales/on/order.confirmed.sql", "d.units + excluded.units", "d.unit + excluded.units", &["order.confirmed.sql", "unit"]),
+        (
+            "daily_sales/on/order.confirmed.sql",
+            "d.units + excluded.units",
+            "d.unit + excluded.units",
+            &["order.confirmed.sql", "unit"],
+        ),
         // An event that does not exist, in a test.
-        ("payments/tests/captured.json", "payment.captured", "payment.taken", &["captured.json", "payment.taken"]),
+        (
+            "payments/tests/captured.json",
+            "payment.captured",
+            "payment.taken",
+            &["captured.json", "payment.taken"],
+        ),
         // A constraint: the test parks.
-        ("payments/schema.sql", "captured    bigint NOT NULL DEFAULT 0,", "captured bigint NOT NULL DEFAULT 0 CHECK (captured = 0),", &["was parked", "23514"]),
+        (
+            "payments/schema.sql",
+            "captured    bigint NOT NULL DEFAULT 0,",
+            "captured bigint NOT NULL DEFAULT 0 CHECK (captured = 0),",
+            &["was parked", "23514"],
+        ),
     ];
     for (file, from, to, said) in mistakes {
         let folders = crate::support::Folders::copy();
         folders.change(file, from, to);
         let name = file.split('/').next().unwrap();
         // One test that shows it is enough.
-        let report = check(&pool, folders.path(), &commerce(), Some(name)).await.unwrap();
+        let report = check(&pool, folders.path(), &commerce(), Some(name))
+            .await
+            .unwrap();
         let text = shown(&report);
         assert!(!report.passed(), "{file}: {to}");
         for part in *said {
@@ -100,7 +147,16 @@ async fn every_kind_of_mistake_is_found() {
         }
     }
     let folders = crate::support::Folders::copy();
-    folders.write("orders/on/order.vanished.sql", "DELETE FROM orders USING events WHERE order_id = key::uuid");
-    let report = check(&pool, folders.path(), &commerce(), Some("daily_sales")).await.unwrap();
-    assert!(shown(&report).contains("no event `order.vanished` is registered"), "{}", shown(&report));
+    folders.write(
+        "orders/on/order.vanished.sql",
+        "DELETE FROM orders USING events WHERE order_id = key::uuid",
+    );
+    let report = check(&pool, folders.path(), &commerce(), Some("daily_sales"))
+        .await
+        .unwrap();
+    assert!(
+        shown(&report).contains("no event `order.vanished` is registered"),
+        "{}",
+        shown(&report)
+    );
 }

@@ -24,7 +24,12 @@ struct Running {
 }
 
 async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Running {
-    let leases = PgLeases::new(pool.clone(), NodeId::new(name), "http://x", Duration::from_secs(3));
+    let leases = PgLeases::new(
+        pool.clone(),
+        NodeId::new(name),
+        "http://x",
+        Duration::from_secs(3),
+    );
     leases.keep_node(&["projector".to_owned()]).await.unwrap();
     let parts = Parts {
         pool: pool.clone(),
@@ -47,15 +52,29 @@ async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Ru
 impl Running {
     /// Waits until a projection is at the log's end on every shard.
     async fn caught_up(&self, log: &TestLog, name: &str) {
-        let (id, _) = self.progress.now().into_iter().find(|(id, _)| id.name.as_str() == name).unwrap();
+        let (id, _) = self
+            .progress
+            .now()
+            .into_iter()
+            .find(|(id, _)| id.name.as_str() == name)
+            .unwrap();
         let mut watch = self.progress.subscribe(&id).unwrap();
         let mut ends = Vec::new();
         for shard in 0..SHARDS {
             ends.push((Shard::new(shard), log.log.end(Shard::new(shard)).await.unwrap()));
         }
-        let there = watch.wait_for(|progress| ends.iter().all(|(shard, end)| progress.next.get(shard) == Some(end)));
-        let waited = tokio::time::timeout(Duration::from_secs(30), there).await.map(drop);
-        assert!(waited.is_ok(), "{name} did not catch up: {:?}", self.progress.now());
+        let there = watch.wait_for(|progress| {
+            ends.iter()
+                .all(|(shard, end)| progress.next.get(shard) == Some(end))
+        });
+        let waited = tokio::time::timeout(Duration::from_secs(30), there)
+            .await
+            .map(drop);
+        assert!(
+            waited.is_ok(),
+            "{name} did not catch up: {:?}",
+            self.progress.now()
+        );
     }
 
     async fn stop(self) {
@@ -66,12 +85,15 @@ impl Running {
 
 #[tokio::test]
 async fn every_projection_follows_the_log_and_goes_on_after_a_restart() {
-    let Some(database) = TestDatabase::create().await else { return };
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
     let pool = database.pool().await;
     let folders = Folders::copy();
     let mut log = TestLog::new().await;
     for n in 0..30 {
-        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100))
+            .await;
     }
     let running = node(&pool, "a", &log, &folders).await;
     running.caught_up(&log, "orders").await;
@@ -79,11 +101,22 @@ async fn every_projection_follows_the_log_and_goes_on_after_a_restart() {
     for n in 0..30 {
         log.write(&order(n), 2, "order.confirmed", &confirmed).await;
     }
-    for name in ["orders", "order_lines", "daily_sales", "customers", "products", "payments"] {
+    for name in [
+        "orders",
+        "order_lines",
+        "daily_sales",
+        "customers",
+        "products",
+        "payments",
+    ] {
         running.caught_up(&log, name).await;
     }
     running.stop().await;
-    let held = column(&pool, "SELECT count(*)::text FROM annals.lease WHERE kind = 'projection' AND expires_at > now()").await;
+    let held = column(
+        &pool,
+        "SELECT count(*)::text FROM annals.lease WHERE kind = 'projection' AND expires_at > now()",
+    )
+    .await;
     assert_eq!(held, ["0"], "leases are given back");
 
     for n in 0..30 {
@@ -93,11 +126,22 @@ async fn every_projection_follows_the_log_and_goes_on_after_a_restart() {
     running.caught_up(&log, "orders").await;
     running.caught_up(&log, "daily_sales").await;
     running.caught_up(&log, "customers").await;
-    let now = annals_projection::status::status(&pool, &*log.log, 1_800_000_000_000).await.unwrap();
+    let now = annals_projection::status::status(&pool, &*log.log, 1_800_000_000_000)
+        .await
+        .unwrap();
     let orders = now.iter().find(|build| build.name == "orders").unwrap();
-    assert_eq!((orders.lag_records, orders.lag_ms, orders.live, orders.parked_streams), (0, 0, true, 0));
+    assert_eq!(
+        (
+            orders.lag_records,
+            orders.lag_ms,
+            orders.live,
+            orders.parked_streams
+        ),
+        (0, 0, true, 0)
+    );
     running.stop().await;
-    let sql = "SELECT status || ' ' || _version || ' ' || count(*) FROM orders_b1.orders GROUP BY status, _version";
+    let sql =
+        "SELECT status || ' ' || _version || ' ' || count(*) FROM orders_b1.orders GROUP BY status, _version";
     assert_eq!(column(&pool, sql).await, ["shipped 3 30"]);
     let sql = "SELECT orders || ' ' || revenue FROM daily_sales_b1.daily_sales";
     assert_eq!(column(&pool, sql).await, ["30 3000"]);
@@ -107,13 +151,17 @@ async fn every_projection_follows_the_log_and_goes_on_after_a_restart() {
 
 #[tokio::test]
 async fn a_halted_shard_stops_only_itself() {
-    let Some(database) = TestDatabase::create().await else { return };
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
     let pool = database.pool().await;
     let folders = Folders::copy();
     let mut log = TestLog::new().await;
     let mut on = [0_u32; 2];
     for n in 0..10 {
-        let shard = log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+        let shard = log
+            .write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100))
+            .await;
         on[usize::try_from(shard.get()).unwrap()] += 1;
     }
     // A record of a format that this program does not know: shard 0 ends here for this reader.
@@ -121,7 +169,12 @@ async fn a_halted_shard_stops_only_itself() {
     future.headers[0].value = Some("2".into());
     let halted_at = log.log.insert(Shard::new(0), future);
     let running = node(&pool, "a", &log, &folders).await;
-    let (id, _) = running.progress.now().into_iter().find(|(id, _)| id.name.as_str() == "orders").unwrap();
+    let (id, _) = running
+        .progress
+        .now()
+        .into_iter()
+        .find(|(id, _)| id.name.as_str() == "orders")
+        .unwrap();
     let mut watch = running.progress.subscribe(&id).unwrap();
     let end = log.log.end(Shard::new(1)).await.unwrap();
     let there = watch.wait_for(|progress| {
@@ -129,36 +182,58 @@ async fn a_halted_shard_stops_only_itself() {
             && progress.next.get(&Shard::new(1)) == Some(&end)
             && progress.next.get(&Shard::new(0)) == Some(&halted_at)
     });
-    tokio::time::timeout(Duration::from_secs(30), there).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), there)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(halted_at > Offset::new(u64::from(on[0])));
     running.stop().await;
-    assert_eq!(column(&pool, "SELECT count(*)::text FROM orders_b1.orders").await, [(on[0] + on[1]).to_string()]);
+    assert_eq!(
+        column(&pool, "SELECT count(*)::text FROM orders_b1.orders").await,
+        [(on[0] + on[1]).to_string()]
+    );
 }
 
 #[tokio::test]
 async fn a_zombie_gives_up_and_two_nodes_share_the_shards() {
-    let Some(database) = TestDatabase::create().await else { return };
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
     let pool = database.pool().await;
     let folders = Folders::copy();
     let mut log = TestLog::new().await;
-    log.write(&order(1), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+    log.write(&order(1), 1, "order.placed", &placed(CUSTOMER, 100))
+        .await;
     let running = node(&pool, "a", &log, &folders).await;
     running.caught_up(&log, "orders").await;
     // Somebody else folds the same build behind its back.
-    let shard = log.write(&order(2), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+    let shard = log
+        .write(&order(2), 1, "order.placed", &placed(CUSTOMER, 100))
+        .await;
     running.caught_up(&log, "orders").await;
-    let at = annals_log::Checkpoint::load(&pool, "projection/orders/1", shard).await.unwrap().unwrap();
+    let at = annals_log::Checkpoint::load(&pool, "projection/orders/1", shard)
+        .await
+        .unwrap()
+        .unwrap();
     let other = crate::support::projector(&pool, folders.manifest("orders")).await;
     for n in 3..9 {
-        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100))
+            .await;
     }
     // Whoever is first applies it; the other finds the checkpoint moved. Nothing is applied twice.
     other.apply(&[log.read(shard, at).await]).await.ok();
     for n in 9..15 {
-        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100)).await;
+        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100))
+            .await;
     }
     running.caught_up(&log, "orders").await;
-    assert_eq!(column(&pool, "SELECT count(*)::text FROM orders_b1.orders").await, ["14"]);
-    assert_eq!(column(&pool, "SELECT count(*)::text FROM annals.parked").await, ["0"]);
+    assert_eq!(
+        column(&pool, "SELECT count(*)::text FROM orders_b1.orders").await,
+        ["14"]
+    );
+    assert_eq!(
+        column(&pool, "SELECT count(*)::text FROM annals.parked").await,
+        ["0"]
+    );
     running.stop().await;
 }

@@ -57,7 +57,9 @@ fn copy(from: &Path, to: &Path) {
 }
 
 pub async fn projector(pool: &PgPool, manifest: Arc<Manifest>) -> Projector {
-    Projector::open(pool.clone(), manifest, Arc::new(Closed), Limits::default()).await.unwrap()
+    Projector::open(pool.clone(), manifest, Arc::new(Closed), Limits::default())
+        .await
+        .unwrap()
 }
 
 /// A log in memory with two shards, claimed, and the writers of both.
@@ -74,24 +76,37 @@ impl TestLog {
         let catalog = commerce();
         let (app, count) = (catalog.app().clone(), ShardCount::try_from(SHARDS).unwrap());
         let log = Arc::new(MemoryLog::new(app.clone(), count, Plays::Postgres));
-        let mut writers: Vec<Chained> =
-            count.shards().map(|shard| Chained::new(app.clone(), shard, count)).collect();
+        let mut writers: Vec<Chained> = count
+            .shards()
+            .map(|shard| Chained::new(app.clone(), shard, count))
+            .collect();
         for writer in &mut writers {
             let (at, claim) = (writer.head(), writer.claim());
             log.append(writer.shard(), at, vec![claim]).await;
         }
-        Self { log, catalog, writers }
+        Self {
+            log,
+            catalog,
+            writers,
+        }
     }
 
     /// Writes one event as a record of its own, on the shard of its stream.
     pub async fn write(&mut self, stream: &str, version: u64, event: &str, data: &Value) -> Shard {
         let count = ShardCount::try_from(SHARDS).unwrap();
         let shard = count.shard_of(&stream.parse().unwrap());
-        let writer = self.writers.iter_mut().find(|writer| writer.shard() == shard).unwrap();
+        let writer = self
+            .writers
+            .iter_mut()
+            .find(|writer| writer.shard() == shard)
+            .unwrap();
         let at = writer.head();
         let record = writer.commit_of(stream, version, &[(event, 1, &data.to_string())]);
         let appended = self.log.append(shard, at, vec![record]).await;
-        assert!(matches!(appended, annals_log::Appended::Landed(_)), "{appended:?}");
+        assert!(
+            matches!(appended, annals_log::Appended::Landed(_)),
+            "{appended:?}"
+        );
         shard
     }
 
@@ -102,7 +117,9 @@ impl TestLog {
     /// Everything behind a checkpoint of a shard.
     pub async fn read(&self, shard: Shard, at: Checkpoint) -> Delivery {
         let (log, catalog) = (self.log.clone(), self.catalog.clone());
-        let mut reader = ShardReader::open(log, catalog, shard, at, ReaderSettings::default()).await.unwrap();
+        let mut reader = ShardReader::open(log, catalog, shard, at, ReaderSettings::default())
+            .await
+            .unwrap();
         let mut delivery: Option<Delivery> = None;
         while reader.checkpoint().head.next < self.log.end(shard).await.unwrap() {
             let batch = Delivery::of(&reader.next().await.unwrap().unwrap());
@@ -144,5 +161,8 @@ pub const CUSTOMER: &str = "0192f000-0002-7000-8000-000000000001";
 
 /// One column of a query, as text, in its order.
 pub async fn column(pool: &PgPool, sql: &str) -> Vec<String> {
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(pool).await.unwrap()
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+        .fetch_all(pool)
+        .await
+        .unwrap()
 }
