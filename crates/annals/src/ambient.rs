@@ -15,12 +15,14 @@ impl AmbientSource for System {
     }
 
     fn fill(&self, bytes: &mut [u8]) {
-        self.0.fill(bytes).expect("the system's generator of random bytes does not fail once it is seeded");
+        self.0
+            .fill(bytes)
+            .expect("the system's generator of random bytes does not fail once it is seeded");
     }
 }
 
 /// Time and randomness of this machine.
 #[must_use]
-pub fn system() -> Ambient {
+pub(crate) fn system() -> Ambient {
     Ambient::new(System(SystemRandom::new()))
 }

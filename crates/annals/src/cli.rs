@@ -6,12 +6,10 @@
 pub mod args;
 mod audit;
 mod bench;
-mod bench_report;
 mod get;
 mod import;
 pub mod operate;
 pub mod output;
-mod processes;
 mod projections;
 mod schemas;
 mod send;
@@ -49,7 +47,9 @@ pub(crate) fn run(app: App) -> ExitCode {
         }
     };
     // One provider of cryptography; a second one in the tree would make TLS panic.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -67,7 +67,10 @@ async fn dispatch(app: Arc<App>, matches: &clap::ArgMatches) -> anyhow::Result<A
         && let Some(sub) = app.subcommands().find(|sub| sub.name() == name)
     {
         telemetry::client();
-        let cx = session::Context { app: Arc::clone(&app), common: common.clone() };
+        let cx = session::Context {
+            app: Arc::clone(&app),
+            common: common.clone(),
+        };
         return sub.run(cx, matches).await;
     }
     let cli = Cli::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
@@ -85,14 +88,13 @@ async fn dispatch(app: Arc<App>, matches: &clap::ArgMatches) -> anyhow::Result<A
         Command::Projections { what } => {
             projections::run(&app, &settings(&app, &common)?, &common, &what, output).await
         }
-        Command::Processes { what } => processes::run(&settings(&app, &common)?, &what, output).await,
         Command::Schemas { what } => schemas::run(&app, &what, output),
         Command::Send(args) => send::run(&common, args).await,
         Command::Import(args) => import::run(&common, args).await,
         Command::Get(args) => get::run(&common, args).await,
         Command::Tail(args) => tail::run(&common, args).await,
         Command::Audit { what } => audit::run(&common, what).await,
-        Command::Bench(args) => bench::run(&common, args).await,
+        Command::Bench(args) => bench::run(&app, &common, args).await,
         Command::Token(args) => session::token(&common, &args),
         Command::Config { explain, example } => config(&app, &common, explain, example),
     }
@@ -105,7 +107,10 @@ fn settings(app: &App, common: &Common) -> anyhow::Result<Settings> {
     let mut layers = Layers::of_process(common.config.as_deref())?;
     let dev = dev::settings_file(&common.data_dir);
     if layers.file.is_none() && common.config.is_none() && dev.exists() {
-        layers = Layers { file: Layers::of_process(Some(&dev))?.file, ..layers };
+        layers = Layers {
+            file: Layers::of_process(Some(&dev))?.file,
+            ..layers
+        };
     }
     Ok(load(&layers, &app.sections())?)
 }
@@ -126,7 +131,9 @@ fn config(app: &App, common: &Common, with_source: bool, example: bool) -> anyho
             }
         }
         (Output::Table, true) => {
-            let rows = effective.into_iter().map(|setting| [setting.key, setting.value, setting.source]);
+            let rows = effective
+                .into_iter()
+                .map(|setting| [setting.key, setting.value, setting.source]);
             output::table(&["setting", "value", "source"], rows)?;
         }
         (output, _) => output.print_all(&effective)?,

@@ -62,7 +62,9 @@ impl Settings {
     pub fn section<S: Section + DeserializeOwned>(&self) -> Result<S, ConfigError> {
         let value = self.domain.get(S::NAME).cloned();
         let value = value.ok_or_else(|| ConfigError(format!("section `{}` was not announced", S::NAME)))?;
-        value.try_deserialize().map_err(|error| ConfigError(format!("section `{}`: {error}", S::NAME)))
+        value
+            .try_deserialize()
+            .map_err(|error| ConfigError(format!("section `{}`: {error}", S::NAME)))
     }
 }
 

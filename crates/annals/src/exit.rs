@@ -34,6 +34,8 @@ pub(crate) fn code(outcome: &anyhow::Result<Answer>) -> ExitCode {
         Err(error) => error,
     };
     eprintln!("error: {error:#}");
-    let usage = error.chain().any(|cause| cause.is::<Usage>() || cause.is::<ConfigError>());
+    let usage = error
+        .chain()
+        .any(|cause| cause.is::<Usage>() || cause.is::<ConfigError>());
     ExitCode::from(if usage { 2 } else { 3 })
 }

@@ -25,7 +25,14 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The folder of `dev`: its database, its keys
-    #[arg(long, global = true, value_name = "DIR", default_value = ".annals", env = "ANNALS_DATA_DIR", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = ".annals",
+        env = "ANNALS_DATA_DIR",
+        hide_env = true
+    )]
     pub data_dir: PathBuf,
     /// How data are printed
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
@@ -36,7 +43,12 @@ pub struct Common {
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
     /// The server
-    #[arg(long, env = "ANNALS_URL", default_value = "http://127.0.0.1:8080", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "ANNALS_URL",
+        default_value = "http://127.0.0.1:8080",
+        hide_env_values = true
+    )]
     pub url: String,
     /// The bearer token; without one, the development issuer's key in the data dir signs one
     #[arg(long, env = "ANNALS_TOKEN", hide_env_values = true)]
@@ -66,11 +78,6 @@ pub(crate) enum Command {
     Log {
         #[command(subcommand)]
         what: Log,
-    },
-    /// Process managers
-    Processes {
-        #[command(subcommand)]
-        what: Processes,
     },
     /// Read models
     Projections {
@@ -147,8 +154,16 @@ impl ServeArgs {
             .flag("node.roles", "--roles", self.roles.as_ref())
             .flag("http.listen", "--listen", self.listen.as_ref())
             .flag("http.ops_listen", "--ops-listen", self.ops_listen.as_ref())
-            .flag("log.allow_single_replica", "--allow-single-replica", self.allow_single_replica.then_some(true))
-            .flag("log.allow_async_standby", "--allow-async-standby", self.allow_async_standby.then_some(true))
+            .flag(
+                "log.allow_single_replica",
+                "--allow-single-replica",
+                self.allow_single_replica.then_some(true),
+            )
+            .flag(
+                "log.allow_async_standby",
+                "--allow-async-standby",
+                self.allow_async_standby.then_some(true),
+            )
     }
 }
 
@@ -244,36 +259,6 @@ pub(crate) enum Log {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Processes {
-    /// How every process manager stands
-    List {
-        /// Only instances that are stuck
-        #[arg(long)]
-        stuck: bool,
-        /// Of one process manager
-        #[arg(long)]
-        process: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 100)]
-        limit: u32,
-    },
-    /// One instance: its state, what it wants sent, its timers
-    Show {
-        /// The process manager: checkout
-        process: String,
-        /// The instance
-        instance: String,
-    },
-    /// Let a stuck instance go on
-    Resume {
-        /// The process manager
-        process: String,
-        /// The instance
-        instance: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Projections {
     /// What the folders say
     List,
@@ -353,9 +338,9 @@ pub(crate) struct BenchArgs {
     /// How long
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub(crate) duration: Duration,
-    /// What is sent, with weights: receive=9,get=1 (receive stock of products, get a product)
-    #[arg(long, default_value = "receive=1")]
-    pub(crate) mix: String,
+    /// What is sent, with weights: receive=9,get=1 [default: the app's first kind of load]
+    #[arg(long)]
+    pub(crate) mix: Option<String>,
     /// Over how many streams
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) streams: u32,

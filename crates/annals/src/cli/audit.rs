@@ -14,7 +14,12 @@ pub(crate) async fn run(common: &Common, what: Audit) -> anyhow::Result<Answer> 
             let client = session::client(common, &client)?;
             history(&client, common.output, &stream).await
         }
-        Audit::State { stream, version, at, client } => {
+        Audit::State {
+            stream,
+            version,
+            at,
+            client,
+        } => {
             let client = session::client(common, &client)?;
             let mut query = Query::default();
             if let Some(version) = version {
@@ -72,7 +77,9 @@ pub(crate) async fn ask(client: &Client, path: &str, query: &Query) -> anyhow::R
         false => format!("{path}?{parameters}"),
     };
     let none = bytes::Bytes::new();
-    Ok(client.raw(http::Method::GET, &target, http::HeaderMap::new(), none).await?)
+    Ok(client
+        .raw(http::Method::GET, &target, http::HeaderMap::new(), none)
+        .await?)
 }
 
 /// Percent-encoded, but for what RFC 3986 calls unreserved.

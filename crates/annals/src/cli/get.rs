@@ -12,9 +12,11 @@ pub(crate) async fn run(common: &Common, args: GetArgs) -> anyhow::Result<Answer
     let client = session::client(common, &args.client)?;
     let mut query = Query::default();
     for filter in &args.filter {
-        let (name, value) = filter
-            .split_once('=')
-            .ok_or_else(|| Usage(format!("--filter {filter}: write NAME=VALUE, as in status=placed")))?;
+        let (name, value) = filter.split_once('=').ok_or_else(|| {
+            Usage(format!(
+                "--filter {filter}: write NAME=VALUE, as in status=placed"
+            ))
+        })?;
         query = query.with(name, value);
     }
     for position in &args.after {

@@ -66,7 +66,12 @@ pub(crate) async fn run(common: &Common, args: ImportArgs) -> anyhow::Result<Ans
     match common.output {
         Output::Table => output::text(&format!(
             "{} lines: {} accepted ({} of them before), {} refused, {} failed {:?}",
-            summary.lines, summary.accepted, summary.replayed, summary.refused, summary.failed, summary.by_code
+            summary.lines,
+            summary.accepted,
+            summary.replayed,
+            summary.refused,
+            summary.failed,
+            summary.by_code
         ))?,
         other => other.print(&summary)?,
     }
@@ -75,7 +80,11 @@ pub(crate) async fn run(common: &Common, args: ImportArgs) -> anyhow::Result<Ans
         "{} lines got no answer; the same import again goes on: what was done is answered as before",
         summary.failed
     );
-    Ok(if summary.refused == 0 { Answer::Done } else { Answer::No })
+    Ok(if summary.refused == 0 {
+        Answer::Done
+    } else {
+        Answer::No
+    })
 }
 
 impl Summary {
@@ -89,8 +98,13 @@ impl Summary {
             }
             Ok(answer) if answer.status.is_client_error() => {
                 self.refused += 1;
-                let code = answer.rejection().or_else(|| answer.problem().map(|problem| problem.code));
-                *self.by_code.entry(code.unwrap_or_else(|| answer.status.to_string())).or_default() += 1;
+                let code = answer
+                    .rejection()
+                    .or_else(|| answer.problem().map(|problem| problem.code));
+                *self
+                    .by_code
+                    .entry(code.unwrap_or_else(|| answer.status.to_string()))
+                    .or_default() += 1;
                 answer.summary()
             }
             Ok(answer) => {
@@ -133,8 +147,11 @@ async fn read(source: Source, lanes: Vec<mpsc::Sender<(u64, BatchLine)>>) -> any
         if text.trim().is_empty() {
             continue;
         }
-        let line: BatchLine = serde_json::from_str(&text)
-            .map_err(|error| Usage(format!("line {number} is no command: {error}; lines before it were sent")))?;
+        let line: BatchLine = serde_json::from_str(&text).map_err(|error| {
+            Usage(format!(
+                "line {number} is no command: {error}; lines before it were sent"
+            ))
+        })?;
         let mut hasher = DefaultHasher::new();
         match &line.key {
             Some(key) => (&line.resource, key).hash(&mut hasher),
@@ -163,14 +180,21 @@ async fn send(client: &Client, line: &BatchLine) -> Result<Response, annals_clie
     let precondition = match (&line.if_match, &line.if_none_match) {
         (Some(tag), _) if tag == "*" => Precondition::Exists,
         (Some(tag), _) => Precondition::Version(
-            tag.trim_matches('"').parse().map_err(|_| annals_client::Error::Unsendable { what: "if_match" })?,
+            tag.trim_matches('"')
+                .parse()
+                .map_err(|_| annals_client::Error::Unsendable { what: "if_match" })?,
         ),
         (None, Some(_)) => Precondition::New,
         (None, None) => Precondition::None,
     };
     let command = Command {
         key: line.key.as_deref(),
-        data: line.data.as_ref().map(|data| data.get().to_owned()).unwrap_or_default().into(),
+        data: line
+            .data
+            .as_ref()
+            .map(|data| data.get().to_owned())
+            .unwrap_or_default()
+            .into(),
         ..Command::new(&line.resource, "", &line.command, "", &line.idempotency_key)
     };
     client.send(&command.only_if(precondition)).await

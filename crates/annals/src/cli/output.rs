@@ -25,7 +25,10 @@ impl Output {
     /// # Errors
     /// If standard output is gone.
     pub fn print_all<T: Serialize>(self, things: &[T]) -> anyhow::Result<()> {
-        let values = things.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        let values = things
+            .iter()
+            .map(serde_json::to_value)
+            .collect::<Result<Vec<_>, _>>()?;
         match self {
             Self::Json => text(&serde_json::to_string_pretty(&values)?),
             Self::Ndjson => values.iter().try_for_each(|value| text(&value.to_string())),
@@ -43,9 +46,10 @@ impl Output {
             Self::Json => text(&serde_json::to_string_pretty(&value)?),
             Self::Ndjson => text(&value.to_string()),
             Self::Table => match &value {
-                Value::Object(fields) => {
-                    table(&["", ""], fields.iter().map(|(name, value)| [name.clone(), cell(value)]))
-                }
+                Value::Object(fields) => table(
+                    &["", ""],
+                    fields.iter().map(|(name, value)| [name.clone(), cell(value)]),
+                ),
                 other => text(&cell(other)),
             },
         }
@@ -84,7 +88,11 @@ pub fn table<const N: usize>(
 /// JSON objects as a table: a column for each field of any.
 fn rows(values: &[Value]) -> anyhow::Result<()> {
     let mut columns: Vec<&str> = Vec::new();
-    for field in values.iter().filter_map(Value::as_object).flat_map(|fields| fields.keys()) {
+    for field in values
+        .iter()
+        .filter_map(Value::as_object)
+        .flat_map(|fields| fields.keys())
+    {
         if !columns.contains(&field.as_str()) {
             columns.push(field);
         }
@@ -95,7 +103,11 @@ fn rows(values: &[Value]) -> anyhow::Result<()> {
     let mut table = plain();
     table.set_header(columns.iter().copied());
     for value in values {
-        table.add_row(columns.iter().map(|column| value.get(column).map(cell).unwrap_or_default()));
+        table.add_row(
+            columns
+                .iter()
+                .map(|column| value.get(column).map(cell).unwrap_or_default()),
+        );
     }
     text(&trimmed(&table))
 }
@@ -147,14 +159,25 @@ impl Progress {
                 0 => "{msg}: {pos}, {per_sec}, {elapsed}",
                 _ => "{msg}: {bar:30} {pos}/{len}, {per_sec}, {eta} left",
             };
-            let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
+            let bar = if total == 0 {
+                ProgressBar::new_spinner()
+            } else {
+                ProgressBar::new(total)
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
             bar.with_message(what.clone())
         });
         let now = Instant::now();
-        Self { what, total, done: 0, began: now, last: now, bar }
+        Self {
+            what,
+            total,
+            done: 0,
+            began: now,
+            last: now,
+            bar,
+        }
     }
 
     /// So many more are done.
@@ -186,7 +209,11 @@ impl Progress {
     fn line(&self) -> String {
         let seconds = self.began.elapsed().as_secs_f64();
         let rate = per_second(self.done, self.began.elapsed());
-        let of = if self.total == 0 { String::new() } else { format!(" of {}", self.total) };
+        let of = if self.total == 0 {
+            String::new()
+        } else {
+            format!(" of {}", self.total)
+        };
         let left = match self.total.saturating_sub(self.done) {
             left if left > 0 && rate > 0.0 => {
                 let left = u32::try_from(left).map_or(f64::INFINITY, f64::from);
@@ -194,7 +221,10 @@ impl Progress {
             }
             _ => String::new(),
         };
-        format!("{}: {}{of} in {seconds:.1} s, {rate:.0}/s{left}", self.what, self.done)
+        format!(
+            "{}: {}{of} in {seconds:.1} s, {rate:.0}/s{left}",
+            self.what, self.done
+        )
     }
 }
 

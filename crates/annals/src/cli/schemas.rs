@@ -25,14 +25,17 @@ pub(crate) fn run(app: &App, what: &Schemas, output: Output) -> anyhow::Result<A
         Schemas::Check { dir, against } => {
             let mut findings = check(dir, &wanted)?;
             if let Some(revision) = against {
-                findings.extend(compare(dir, revision, &wanted)?);
+                findings.extend(compare(app, dir, revision, &wanted)?);
             }
             if findings.is_empty() {
                 output::text(&format!("{} schemas are as the files have them", wanted.len()))?;
                 return Ok(Answer::Done);
             }
             output.print_all(&findings)?;
-            eprintln!("what is meant to change is written by: schemas write --dir {}", dir.display());
+            eprintln!(
+                "what is meant to change is written by: schemas write --dir {}",
+                dir.display()
+            );
             Ok(Answer::No)
         }
     }
@@ -59,7 +62,11 @@ fn write(dir: &Path, wanted: &BTreeMap<PathBuf, String>) -> anyhow::Result<Answe
         std::fs::write(&file, text).with_context(|| format!("{} cannot be written", file.display()))?;
         written += 1;
     }
-    output::text(&format!("{written} of {} schemas written to {}", wanted.len(), dir.display()))?;
+    output::text(&format!(
+        "{written} of {} schemas written to {}",
+        wanted.len(),
+        dir.display()
+    ))?;
     Ok(Answer::Done)
 }
 
@@ -72,16 +79,27 @@ fn check(dir: &Path, wanted: &BTreeMap<PathBuf, String>) -> anyhow::Result<Vec<F
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "missing",
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
-        findings.push(Finding { file: path.display().to_string(), what });
+        findings.push(Finding {
+            file: path.display().to_string(),
+            what,
+        });
     }
     Ok(findings)
 }
 
 /// A release may write only what the one before it can read: a schema of `revision` may neither change nor go, and
 /// an event's newest schema is new only if `revision` could read it already.
-fn compare(dir: &Path, revision: &str, wanted: &BTreeMap<PathBuf, String>) -> anyhow::Result<Vec<Finding>> {
+fn compare(
+    app: &App,
+    dir: &Path,
+    revision: &str,
+    wanted: &BTreeMap<PathBuf, String>,
+) -> anyhow::Result<Vec<Finding>> {
     let git = |arguments: &[&str]| -> anyhow::Result<String> {
-        let run = Command::new("git").args(arguments).output().context("git cannot be run")?;
+        let run = Command::new("git")
+            .args(arguments)
+            .output()
+            .context("git cannot be run")?;
         if !run.status.success() {
             let said = String::from_utf8_lossy(&run.stderr).trim().to_owned();
             return Err(Usage(format!("git {}: {said}", arguments.join(" "))).into());
@@ -89,7 +107,14 @@ fn compare(dir: &Path, revision: &str, wanted: &BTreeMap<PathBuf, String>) -> an
         Ok(String::from_utf8_lossy(&run.stdout).into_owned())
     };
     let events = dir.join("events");
-    let listed = git(&["ls-tree", "-r", "--name-only", revision, "--", &events.display().to_string()])?;
+    let listed = git(&[
+        "ls-tree",
+        "-r",
+        "--name-only",
+        revision,
+        "--",
+        &events.display().to_string(),
+    ])?;
     let mut findings = Vec::new();
     for name in listed.lines() {
         let path = Path::new(name);
@@ -100,7 +125,25 @@ fn compare(dir: &Path, revision: &str, wanted: &BTreeMap<PathBuf, String>) -> an
             Some(_) => "changed since then: events with this schema are in logs; make a new schema",
             None => "gone since then: events with this schema are in logs",
         };
-        findings.push(Finding { file: relative.display().to_string(), what });
+        findings.push(Finding {
+            file: relative.display().to_string(),
+            what,
+        });
+    }
+    let listed: Vec<&Path> = listed
+        .lines()
+        .map(|name| Path::new(name).strip_prefix(dir).unwrap_or(Path::new(name)))
+        .collect();
+    for event in app.catalog()?.events() {
+        let file = |number: u32| PathBuf::from(format!("events/{}/{number}.json", event.name));
+        let known = listed
+            .iter()
+            .any(|path| path.starts_with(format!("events/{}", event.name)));
+        if known && !listed.contains(&file(event.newest()).as_path()) {
+            let file = file(event.newest()).display().to_string();
+            let what = "written now, and the release of that revision cannot read it: ship it readable first";
+            findings.push(Finding { file, what });
+        }
     }
     Ok(findings)
 }

@@ -12,7 +12,10 @@ use crate::exit::{Answer, Usage};
 pub(crate) async fn run(common: &Common, args: SendArgs) -> anyhow::Result<Answer> {
     let client = session::client(common, &args.client)?;
     let data = data(&args.data)?;
-    let precondition = args.if_match.as_deref().map_or(Ok(Precondition::None), precondition)?;
+    let precondition = args
+        .if_match
+        .as_deref()
+        .map_or(Ok(Precondition::None), precondition)?;
     let key = match args.idempotency_key {
         Some(key) => key,
         None => crate::ambient::system().uuid().to_string(),
@@ -31,11 +34,15 @@ pub(crate) async fn run(common: &Common, args: SendArgs) -> anyhow::Result<Answe
 fn data(given: &str) -> anyhow::Result<Vec<u8>> {
     if given == "-" {
         let mut data = Vec::new();
-        std::io::stdin().read_to_end(&mut data).context("standard input cannot be read")?;
+        std::io::stdin()
+            .read_to_end(&mut data)
+            .context("standard input cannot be read")?;
         return Ok(data);
     }
     match given.strip_prefix('@') {
-        Some(file) => std::fs::read(file).map_err(|error| Usage(format!("{file} cannot be read: {error}")).into()),
+        Some(file) => {
+            std::fs::read(file).map_err(|error| Usage(format!("{file} cannot be read: {error}")).into())
+        }
         None => Ok(given.as_bytes().to_vec()),
     }
 }
@@ -45,5 +52,8 @@ fn precondition(text: &str) -> Result<Precondition, Usage> {
         return Ok(Precondition::Exists);
     }
     let wrong = || Usage(format!("--if-match {text}: a version such as 3, or *"));
-    text.trim_matches('"').parse().map(Precondition::Version).map_err(|_| wrong())
+    text.trim_matches('"')
+        .parse()
+        .map(Precondition::Version)
+        .map_err(|_| wrong())
 }

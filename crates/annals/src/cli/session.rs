@@ -23,7 +23,9 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("common", &self.common).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("common", &self.common)
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,7 +61,9 @@ struct Renewed {
 
 impl std::fmt::Debug for Renewed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Renewed").field("sub", &self.sub).finish_non_exhaustive()
+        f.debug_struct("Renewed")
+            .field("sub", &self.sub)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +77,12 @@ impl TokenSource for Renewed {
             return Ok(Some(token.clone()));
         }
         let roles: Vec<&str> = self.roles.iter().map(String::as_str).collect();
-        let grant = Grant { sub: &self.sub, roles: &roles, ttl_s: TTL_S, owner: None };
+        let grant = Grant {
+            sub: &self.sub,
+            roles: &roles,
+            ttl_s: TTL_S,
+            owner: None,
+        };
         let token = Token::new(self.issuer.issue(&grant).map_err(|error| error.to_string())?);
         *current = Some((token.clone(), now_s + i64::from(TTL_S)));
         Ok(Some(token))
@@ -126,7 +135,12 @@ pub(crate) fn token(common: &Common, args: &TokenArgs) -> anyhow::Result<Answer>
     let issuer = DevIssuer::open_or_create(dir, &args.audience, crate::ambient::system())?;
     let roles: Vec<&str> = args.role.iter().map(String::as_str).collect();
     let ttl_s = u32::try_from(args.ttl.as_secs()).unwrap_or(u32::MAX).max(1);
-    let grant = Grant { sub: &args.subject, roles: &roles, ttl_s, owner: None };
+    let grant = Grant {
+        sub: &args.subject,
+        roles: &roles,
+        ttl_s,
+        owner: None,
+    };
     let token = issuer.issue(&grant).map_err(|error| Usage(error.to_string()))?;
     output::text(&token)?;
     Ok(Answer::Done)

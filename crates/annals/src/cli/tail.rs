@@ -70,7 +70,9 @@ pub(crate) fn line(item: &Value) -> String {
     let command = &item["command"];
     let command = command.get("name").map_or_else(|| text(command), text);
     let events = item["events"].as_array().map(|events| {
-        let types = events.iter().map(|event| event.get("type").map_or_else(|| text(event), text));
+        let types = events
+            .iter()
+            .map(|event| event.get("type").map_or_else(|| text(event), text));
         types.collect::<Vec<_>>().join(", ")
     });
     let outcome = match (events, item["refusal"].get("code")) {

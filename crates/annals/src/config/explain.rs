@@ -56,7 +56,11 @@ impl Effective {
                     Some((value, _)) => shown(value),
                 };
                 let source = found.map_or(&Source::Default, |(_, source)| source).to_string();
-                all.push(Self { key: path, value, source });
+                all.push(Self {
+                    key: path,
+                    value,
+                    source,
+                });
             }
         }
         all
@@ -89,7 +93,12 @@ pub fn example(sections: &[SectionInfo]) -> String {
                 }
                 // JSON's numbers, strings, booleans and lists of strings are TOML's.
                 Some(default) => {
-                    let _ = writeln!(text, "{} = {}", key.name, default.to_string().replace("\",\"", "\", \""));
+                    let _ = writeln!(
+                        text,
+                        "{} = {}",
+                        key.name,
+                        default.to_string().replace("\",\"", "\", \"")
+                    );
                 }
             }
         }

@@ -20,8 +20,13 @@ pub(crate) const SHORT_NAMES: [(&str, &str); 2] = [
 ];
 
 /// Short names that are no settings of a node: clients and tests read them.
-const OTHER_NAMES: [&str; 5] =
-    ["ANNALS_URL", "ANNALS_TOKEN", "ANNALS_CACHE", "ANNALS_DATA_DIR", "ANNALS_LOG"];
+const OTHER_NAMES: [&str; 5] = [
+    "ANNALS_URL",
+    "ANNALS_TOKEN",
+    "ANNALS_CACHE",
+    "ANNALS_DATA_DIR",
+    "ANNALS_LOG",
+];
 
 /// What settings are made of.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +37,8 @@ pub struct Layers {
     pub environment: Vec<(String, String)>,
     /// Flags: key, value, and the flag's name.
     pub flags: Vec<(String, String, &'static str)>,
+    /// Other defaults than usual, and who says so: key, value, who. Whatever else is said wins over them.
+    pub base: Vec<(String, String, &'static str)>,
 }
 
 impl Layers {
@@ -55,7 +62,15 @@ impl Layers {
             file: read,
             environment: environment.collect(),
             flags: Vec::new(),
+            base: Vec::new(),
         })
+    }
+
+    /// The same with another default.
+    #[must_use]
+    pub fn base(mut self, key: &str, who: &'static str, value: impl ToString) -> Self {
+        self.base.push((key.to_owned(), value.to_string(), who));
+        self
     }
 
     /// The same with one flag more, if it was given.
@@ -103,20 +118,34 @@ pub fn load(layers: &Layers, domain: &[SectionInfo]) -> Result<Settings, ConfigE
     let mut known = machinery();
     known.extend(domain.iter().cloned());
     let mut given = Vec::new();
+    of_program(&layers.base, &known, &mut given)?;
     if let Some((name, text)) = &layers.file {
         of_file(name, text, &known, &mut given)?;
     }
     of_environment(&layers.environment, &known, &mut given)?;
-    for (key, value, flag) in &layers.flags {
-        let info = find(&known, key).ok_or_else(|| unknown(key, flag, &known))?;
-        let source = Source::Flag((*flag).to_owned());
-        given.push(Given { key: key.clone(), value: of_text(info, value), source });
-    }
+    of_program(&layers.flags, &known, &mut given)?;
     let mut values = of_defaults(&known)?;
     for Given { key, value, source } in given {
         values.insert(key, (value, source));
     }
     merge(&known, &values, domain)
+}
+
+fn of_program(
+    said: &[(String, String, &'static str)],
+    known: &[SectionInfo],
+    given: &mut Vec<Given>,
+) -> Result<(), ConfigError> {
+    for (key, value, who) in said {
+        let info = find(known, key).ok_or_else(|| unknown(key, who, known))?;
+        let source = Source::Flag((*who).to_owned());
+        given.push(Given {
+            key: key.clone(),
+            value: of_text(info, value),
+            source,
+        });
+    }
+    Ok(())
 }
 
 type Values = BTreeMap<String, (Value, Source)>;
@@ -144,12 +173,7 @@ impl FromJson for Value {
     }
 }
 
-fn of_file(
-    name: &str,
-    text: &str,
-    known: &[SectionInfo],
-    given: &mut Vec<Given>,
-) -> Result<(), ConfigError> {
+fn of_file(name: &str, text: &str, known: &[SectionInfo], given: &mut Vec<Given>) -> Result<(), ConfigError> {
     let wrong = |error: &dyn std::fmt::Display| ConfigError(format!("{name}: {error}"));
     let parsed = Config::builder()
         .add_source(File::from_str(text, FileFormat::Toml))
@@ -171,7 +195,11 @@ fn of_file(
             let path = format!("{section}.{key}");
             let source = Source::File(name.to_owned());
             let given_value = match find(known, &path) {
-                Some(_) => Given { key: path, value, source },
+                Some(_) => Given {
+                    key: path,
+                    value,
+                    source,
+                },
                 None => of_secret_file(&path, &value.to_string(), known, source)
                     .unwrap_or_else(|| Err(unknown(&path, name, known)))?,
             };
@@ -192,19 +220,36 @@ fn of_environment(
         if let Some(path) = name.strip_prefix(PREFIX) {
             let path = path.to_ascii_lowercase().replacen("__", ".", 1);
             long.push(match find(known, &path) {
-                Some(info) => Given { value: of_text(info, text), key: path, source },
+                Some(info) => Given {
+                    value: of_text(info, text),
+                    key: path,
+                    source,
+                },
                 None => of_secret_file(&path, text, known, source)
                     .unwrap_or_else(|| Err(unknown(&path, name, known)))?,
             });
         } else if let Some((_, key)) = SHORT_NAMES.iter().find(|(short, _)| short == name) {
-            given.push(Given { key: (*key).to_owned(), value: text.as_str().into(), source });
-        } else if let Some((_, key)) = SHORT_NAMES.iter().find(|(short, _)| Some(*short) == name.strip_suffix("_FILE")) {
-            given.push(Given { key: (*key).to_owned(), value: read_secret(text, name)?.into(), source });
+            given.push(Given {
+                key: (*key).to_owned(),
+                value: text.as_str().into(),
+                source,
+            });
+        } else if let Some((_, key)) = SHORT_NAMES
+            .iter()
+            .find(|(short, _)| Some(*short) == name.strip_suffix("_FILE"))
+        {
+            given.push(Given {
+                key: (*key).to_owned(),
+                value: read_secret(text, name)?.into(),
+                source,
+            });
         } else {
             // Not a setting of ours: a test's variable, or a client's.
             let misspelt = SHORT_NAMES.iter().map(|(short, _)| *short).chain(OTHER_NAMES);
             if let Some(near) = misspelt.into_iter().find(|known| distance(known, name) == 1) {
-                return Err(ConfigError(format!("there is no variable {name}; did you mean {near}?")));
+                return Err(ConfigError(format!(
+                    "there is no variable {name}; did you mean {near}?"
+                )));
             }
         }
     }
@@ -223,7 +268,11 @@ fn of_secret_file(
     let key = path.strip_suffix("_file")?;
     find(known, key).filter(|info| info.is_secret())?;
     let read = read_secret(file, path);
-    Some(read.map(|secret| Given { key: key.to_owned(), value: secret.into(), source }))
+    Some(read.map(|secret| Given {
+        key: key.to_owned(),
+        value: secret.into(),
+        source,
+    }))
 }
 
 fn read_secret(file: &str, name: &str) -> Result<String, ConfigError> {
@@ -258,7 +307,9 @@ fn unknown(path: &str, whence: &str, known: &[SectionInfo]) -> ConfigError {
 }
 
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
-    known.min_by_key(|known| distance(known, name)).unwrap_or_default()
+    known
+        .min_by_key(|known| distance(known, name))
+        .unwrap_or_default()
 }
 
 /// How many letters must be put in, left out or changed. Source: Levenshtein 1966, by rows.
@@ -292,14 +343,19 @@ fn merge(known: &[SectionInfo], values: &Values, domain: &[SectionInfo]) -> Resu
         audit: read(values)?,
         publish: read(values)?,
         telemetry: read(values)?,
-        domain: domain.iter().map(|info| (info.name.to_owned(), table(values, info.name))).collect(),
+        domain: domain
+            .iter()
+            .map(|info| (info.name.to_owned(), table(values, info.name)))
+            .collect(),
         effective: Effective::all(known, values),
     })
 }
 
 fn read<S: Section + DeserializeOwned>(values: &Values) -> Result<S, ConfigError> {
     let section = table(values, S::NAME);
-    section.try_deserialize().map_err(|error| blame(S::NAME, values, &error))
+    section
+        .try_deserialize()
+        .map_err(|error| blame(S::NAME, values, &error))
 }
 
 fn table(values: &Values, section: &str) -> Value {
@@ -315,6 +371,11 @@ fn blame(section: &str, values: &Values, error: &::config::ConfigError) -> Confi
     let given = values
         .iter()
         .filter(|(path, (_, source))| path.starts_with(&format!("{section}.")) && *source != Source::Default);
-    let named: Vec<String> = given.map(|(path, (_, source))| format!("{path} ({source})")).collect();
-    ConfigError(format!("section `{section}`: {error}; given are {}", named.join(", ")))
+    let named: Vec<String> = given
+        .map(|(path, (_, source))| format!("{path} ({source})"))
+        .collect();
+    ConfigError(format!(
+        "section `{section}`: {error}; given are {}",
+        named.join(", ")
+    ))
 }

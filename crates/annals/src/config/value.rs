@@ -119,7 +119,13 @@ mod tests {
 
     #[test]
     fn sizes_read_as_they_print() {
-        for (text, bytes) in [("900 KiB", 921_600), ("16MiB", 16 << 20), ("1 gib", 1 << 30), ("5", 5), ("7 B", 7)] {
+        for (text, bytes) in [
+            ("900 KiB", 921_600),
+            ("16MiB", 16 << 20),
+            ("1 gib", 1 << 30),
+            ("5", 5),
+            ("7 B", 7),
+        ] {
             let size = Bytes::parse(text).unwrap();
             assert_eq!(size, Bytes(bytes), "{text}");
             assert_eq!(Bytes::parse(&size.to_string()), Some(size), "{text}");
@@ -132,7 +138,10 @@ mod tests {
     #[test]
     fn secrets_print_as_stars() {
         let secret = Secret::from("hunter2".to_owned());
-        assert_eq!(format!("{secret:?} {}", serde_json::to_value(&secret).unwrap()), "******** \"********\"");
+        assert_eq!(
+            format!("{secret:?} {}", serde_json::to_value(&secret).unwrap()),
+            "******** \"********\""
+        );
         assert_eq!(secret.reveal(), "hunter2");
     }
 }
