@@ -97,6 +97,14 @@ pub enum CatalogError {
     },
 }
 
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog")
+            .field("app", &self.app)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Catalog {
     /// The app's name.
     pub fn app(&self) -> &AppName {

@@ -4,6 +4,8 @@ mod forward;
 pub(crate) mod head;
 mod reply;
 
+use std::time::Duration;
+
 use annals_auth::SecurityEvent;
 use annals_command::SendError;
 use annals_domain::catalog::{AggregateType, ParseError};
@@ -20,6 +22,9 @@ use crate::problem::{Code, Problem, Scene};
 use crate::reply::Reply;
 use crate::scan::scan;
 use head::CommandHead;
+
+/// How long after its deadline the engine may still answer.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A command whose caller may send it, with its stream and its body, which nobody has looked into yet.
 pub(crate) struct Call<'a> {
@@ -83,7 +88,9 @@ impl Call<'_> {
             Place::Halted => return Err(Code::ShardHalted.into()),
         }
         let deadline = self.inner.settings.deadline();
-        match self.engine.commands.send(request, deadline).await {
+        // The engine keeps the deadline itself; this is for an engine that cannot.
+        let sent = tokio::time::timeout(deadline + LATE, self.engine.commands.send(request, deadline)).await;
+        match sent.unwrap_or(Err(SendError::OutcomeUnknown)) {
             Ok(answer) => Ok(reply::answer(self.aggregate, &answer, scene)),
             Err(SendError::NotOwner { url }) if forwards => self.forward(&url, scene).await,
             Err(error) => {

@@ -27,9 +27,10 @@ use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use tracing::Instrument;
 
+use crate::audit::AuditRoute;
 use crate::authenticate::Who;
 use crate::command::Call;
-use crate::ports::{Commands, Peers, Reads, Seal};
+use crate::ports::{Audits, Commands, Peers, Reads, Seal};
 use crate::problem::{Code, Problem, Scene};
 use crate::reply::{CORRELATION_ID, TRACEPARENT};
 use crate::route::Route;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub definitions: Vec<Arc<Definition>>,
     /// The read models; `None` without the node role `query`.
     pub reads: Option<Arc<dyn Reads>>,
+    /// The auditors' side; `None` without the node role `audit`.
+    pub audits: Option<Arc<dyn Audits>>,
     /// This node among nodes; `None` if there are no others.
     pub node: Option<Node>,
 }
@@ -104,6 +107,7 @@ pub(crate) struct Inner {
     /// By the resource's name.
     pub(crate) definitions: BTreeMap<String, Arc<Definition>>,
     pub(crate) reads: Option<Arc<dyn Reads>>,
+    pub(crate) audits: Option<Arc<dyn Audits>>,
     pub(crate) node: Option<Node>,
     /// `/v1/openapi.json`, made when it is first asked for.
     pub(crate) description: OnceLock<Bytes>,
@@ -135,6 +139,7 @@ impl Edge {
                 .map(|d| (d.resource.clone(), d))
                 .collect(),
             reads: parts.reads,
+            audits: parts.audits,
             node: parts.node,
             description: OnceLock::new(),
         }))
@@ -235,6 +240,11 @@ impl Edge {
             Route::Batch => {
                 target::no_parameters(head.uri.query())?;
                 batch::run(Arc::clone(inner), listener, who, ids, &head.headers, body)
+            }
+            Route::Audit(name) => {
+                let path: Vec<_> = name.iter().map(|segment| &**segment).collect();
+                let route = AuditRoute::of(&path).ok_or(Code::UnknownResource)?;
+                inner.audit(&who, route, head, ids).await
             }
             Route::Query { definition, key } => inner.query(&who, definition, key, head, ids).await,
         }

@@ -8,13 +8,14 @@
 //! - [`edge`]: one request from its head to its response, in the order in which requests are judged;
 //! - `route`, `authenticate`, `body`: path and method, token, bytes;
 //! - `command`, `batch`: commands, one and many;
-//! - `query`: read models;
+//! - `query`: read models; `audit`: the auditors' routes;
 //! - [`openapi`]: the description of all of that, made from the same tables;
 //! - [`operations`]: the listener that is not public;
-//! - [`serve`]: sockets.
+//! - [`serve`]: sockets, TLS, and their end in order.
 //!
 //! *Invariant:* no rule of a domain is here, and no error code is named outside [`problem`].
 
+mod audit;
 mod authenticate;
 mod batch;
 mod body;
@@ -35,6 +36,6 @@ pub mod settings;
 mod target;
 
 pub use edge::{Edge, Engine, Listener, Node, Parts};
-pub use ports::{Commands, Peers, Place, Reads, Seal};
+pub use ports::{Audits, Commands, Peers, Place, Reads, Seal};
 pub use problem::{Code, Problem};
 pub use settings::Settings;

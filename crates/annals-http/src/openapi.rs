@@ -2,6 +2,7 @@
 //!
 //! **Source:** OpenAPI Specification 3.1.1; its schemas are JSON Schema 2020-12, as the catalog's are.
 
+mod audit;
 mod commands;
 mod parts;
 mod reads;
@@ -40,6 +41,7 @@ pub(crate) fn document(inner: &Inner) -> Value {
             .map(|reads| reads.columns(&definition.resource));
         reads::add(&mut document, definition, &columns.unwrap_or_default());
     }
+    audit::add(&mut document);
     let mut schemas = parts::schemas();
     schemas.extend(document.schemas);
     json!({

@@ -127,7 +127,7 @@ impl Operations {
             .map(decode)
             .collect::<Option<_>>()
             .ok_or(Code::UnknownResource)?;
-        let segments: Vec<_> = segments.iter().map(String::as_str).collect();
+        let segments: Vec<_> = segments.iter().map(|segment| &**segment).collect();
         let admin = segments.first() == Some(&"admin");
         let who = match admin {
             true => Some(edge.inner().authenticate(Listener::Public, &head.headers).await?),

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use annals_audit::{Audit, AuditError, Search, Upto};
 use annals_auth::{CommandSealer, SealError, Sealed};
 pub use annals_command::Place;
 use annals_command::{Answer, SendError};
 use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{CommandRequest, Precondition};
 use annals_query::{Column, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer};
-use annals_record::{Key, StreamId};
+use annals_record::{Key, Position, RecordId, StreamId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -128,4 +129,84 @@ impl Reads for Queries {
             }
         })
     }
+}
+
+/// What an auditor asks.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// A stream's records.
+    History {
+        /// The stream.
+        stream: StreamId,
+        /// Behind this one.
+        after: Option<Position>,
+        /// The most records, 1 to 500.
+        limit: u32,
+    },
+    /// A stream's state at a moment.
+    State {
+        /// The stream.
+        stream: StreamId,
+        /// The moment.
+        upto: Upto,
+    },
+    /// A search.
+    Records {
+        /// What for.
+        search: Search,
+        /// The most records, 1 to 500.
+        limit: u32,
+    },
+    /// One record.
+    Record(RecordId),
+    /// One record's exact bytes.
+    Raw(RecordId),
+    /// All shards.
+    Shards,
+}
+
+/// The journal and the search table, as auditors see them.
+pub trait Audits: Send + Sync {
+    /// Answers with JSON, once it is as fresh as `after`; waits at most `wait` for that.
+    fn ask(
+        &self,
+        question: Question,
+        after: Vec<Position>,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, AuditError>>;
+}
+
+impl Audits for Audit {
+    fn ask(
+        &self,
+        question: Question,
+        after: Vec<Position>,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, AuditError>> {
+        Box::pin(async move {
+            match &question {
+                Question::History { .. } | Question::State { .. } | Question::Shards => {
+                    self.wait_for_journal(&after, wait).await?;
+                }
+                Question::Records { .. } | Question::Record(_) | Question::Raw(_) => {
+                    self.wait_for_search(&after, wait).await?;
+                }
+            }
+            match question {
+                Question::History { stream, after, limit } => {
+                    json(&self.history(&stream, after, limit).await?)
+                }
+                Question::State { stream, upto } => json(&self.state(&stream, upto).await?),
+                Question::Records { search, limit } => json(&self.records(&search, limit).await?),
+                Question::Record(id) => json(&self.record(id).await?),
+                Question::Raw(id) => json(&self.raw(id).await?),
+                Question::Shards => json(&serde_json::json!({"data": self.shards().await?, "next": null})),
+            }
+        })
+    }
+}
+
+fn json(answer: &impl serde::Serialize) -> Result<Bytes, AuditError> {
+    let bytes = serde_json::to_vec(answer).map_err(|error| AuditError::Unreadable(error.to_string()))?;
+    Ok(bytes.into())
 }

@@ -9,7 +9,6 @@ use annals_query::{
 };
 use annals_record::Position;
 use axum::response::Response;
-use bytes::Bytes;
 use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, LINK};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -28,7 +27,7 @@ const ANNALS_VERSION: HeaderName = HeaderName::from_static("annals-version");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How long a request with `Annals-After` waits if it does not say.
-const WAIT: Duration = Duration::from_secs(2);
+pub(crate) const WAIT: Duration = Duration::from_secs(2);
 
 impl Inner {
     /// Answers a `GET` or `HEAD` of a resource whose definition was found.
@@ -78,7 +77,7 @@ impl Inner {
             });
         }
         let reply = match &read {
-            Read::NotModified(meta) => fresh(Reply::json(StatusCode::NOT_MODIFIED, Bytes::new()), meta),
+            Read::NotModified(meta) => fresh(Reply::empty(StatusCode::NOT_MODIFIED), meta),
             Read::Row(row) => row_reply(row),
             Read::List(list) => list_reply(list, head),
         };
@@ -196,13 +195,13 @@ fn if_none_match(headers: &HeaderMap) -> Option<String> {
 /// What of `Prefer` is understood; the rest is ignored, as it has to be.
 ///
 /// **Source:** RFC 7240.
-struct Prefer {
-    wait: Option<Duration>,
+pub(crate) struct Prefer {
+    pub(crate) wait: Option<Duration>,
     count: bool,
 }
 
 impl Prefer {
-    fn read(headers: &HeaderMap, longest: Duration) -> Self {
+    pub(crate) fn read(headers: &HeaderMap, longest: Duration) -> Self {
         let mut prefer = Self {
             wait: None,
             count: false,

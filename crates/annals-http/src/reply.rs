@@ -30,11 +30,19 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn empty(status: StatusCode) -> Self {
         Self {
             status,
             headers: Vec::new(),
-            body: body.into(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self {
+            body,
+            ..Self::empty(status)
         }
         .with(CONTENT_TYPE, JSON)
     }

@@ -3,11 +3,14 @@
 //! A path is understood by its number of segments alone: `POST /v1/orders/place` is the command `place` without a
 //! key, also if some key is spelled `place`.
 
+use std::borrow::Cow;
+
 use annals_domain::catalog::AggregateType;
 use annals_query::Definition;
 use annals_record::Key;
 use http::Method;
 
+use crate::audit::AuditRoute;
 use crate::edge::Inner;
 use crate::problem::{Code, Problem};
 use crate::target::decode;
@@ -24,6 +27,8 @@ pub(crate) enum Route<'a> {
     },
     /// Many commands.
     Batch,
+    /// What auditors ask: the segments behind `/v1/audit/`, which [`AuditRoute::of`] knows.
+    Audit(Vec<String>),
     /// A list of rows, or with a key one row.
     Query {
         definition: &'a Definition,
@@ -97,13 +102,20 @@ impl Inner {
     pub(crate) fn route(&self, method: &Method, path: &str) -> Result<Route<'_>, Problem> {
         let unknown = || Problem::new(Code::UnknownResource);
         let rest = path.strip_prefix("/v1/").ok_or_else(unknown)?;
-        let segments: Vec<_> = rest
-            .split('/')
-            .map(decode)
-            .collect::<Option<_>>()
-            .ok_or_else(unknown)?;
-        let segments: Vec<_> = segments.iter().map(String::as_str).collect();
-        match segments[..] {
+        // One more than any path has, so that a longer one is seen.
+        let mut decoded: [Cow<'_, str>; 5] = Default::default();
+        let mut count = 0;
+        for (segment, place) in rest.split('/').zip(&mut decoded) {
+            *place = decode(segment).ok_or_else(unknown)?;
+            count += 1;
+        }
+        let segments: [&str; 5] = std::array::from_fn(|n| &*decoded[n]);
+        match segments[..count] {
+            ["audit", ref rest @ ..] => {
+                AuditRoute::of(rest).ok_or_else(unknown)?;
+                let rest = rest.iter().map(|&segment| segment.to_owned()).collect();
+                on(method, GET, Some(Route::Audit(rest)), None)
+            }
             ["batch"] => on(method, POST, None, Some(Route::Batch)),
             [resource] => {
                 let definition = self.definitions.get(resource).ok_or_else(unknown)?;

@@ -11,15 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use http::{HeaderName, HeaderValue};
+use axum::body::Body;
+use http::{HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -35,6 +37,8 @@ pub const GRACE: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Answers above this are compressed, bytes.
 const COMPRESSED_ABOVE: u64 = 1_024;
+/// A connection may be idle so many times as long as a request may take.
+const IDLE_FACTOR: u32 = 6;
 /// The most streams of one HTTP/2 connection.
 const STREAMS: u32 = 256;
 
@@ -165,10 +169,11 @@ fn builder(settings: &Settings) -> Builder<TokioExecutor> {
     let time = Duration::from_millis(settings.request_ms);
     // Above our own limit, so that it is us who answer 431 with a problem document; hyper's own bound is its cut.
     let cut = settings.header_bytes.saturating_mul(4).max(64 << 10);
+    // hyper counts from the end of the request before, so that this is the time of idle connections too.
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(time)
+        .header_read_timeout(time * IDLE_FACTOR)
         .max_buf_size(cut);
     let list = u32::try_from(cut).unwrap_or(u32::MAX);
     builder
@@ -217,12 +222,27 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = TowerToHyperService::new(self.router.clone());
+        let (began, mut begun) = watch::channel(false);
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            began.send_if_modified(|begun| !std::mem::replace(begun, true));
+            router.clone().oneshot(request.map(Body::new))
+        });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.shutdown.cancelled() => {}
+        // Telling the versions apart takes bytes that may never come, and hyper knows no time for that.
+        let silent = tokio::time::timeout(self.head_time, begun.wait_for(|begun| *begun));
+        tokio::pin!(silent);
+        let mut first = true;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = self.shutdown.cancelled() => break,
+                request = silent.as_mut(), if first => match request {
+                    Ok(_) => first = false,
+                    Err(_) => return Ok(()),
+                },
+            }
         }
         connection.as_mut().graceful_shutdown();
         if let Ok(ended) = tokio::time::timeout(GRACE, connection).await {

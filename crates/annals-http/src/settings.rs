@@ -106,7 +106,8 @@ mod tests {
     #[test]
     fn the_defaults_are_fine_and_each_limit_is_checked() {
         Settings::default().validate().unwrap();
-        let wrong: [(&str, fn(&mut Settings)); 5] = [
+        type Spoil = fn(&mut Settings);
+        let wrong: [(&str, Spoil); 5] = [
             ("http.body_bytes", |s| s.body_bytes = 0),
             ("http.json_depth", |s| s.json_depth = MAX_DEPTH + 1),
             ("http.connections", |s| s.connections = 0),

@@ -1,5 +1,7 @@
 //! A request's target: path segments and parameters without their percent-encoding.
 
+use std::borrow::Cow;
+
 use crate::problem::{Code, Problem};
 
 /// The parameters of a query string, decoded, in order.
@@ -15,7 +17,11 @@ pub(crate) fn parameters(query: Option<&str>) -> Result<Vec<(String, String)>, P
             "The query string's percent-encoding is broken.",
         )
     };
-    let plain = |text: &str| decode(&text.replace('+', " ")).ok_or_else(broken);
+    let plain = |text: &str| {
+        decode(&text.replace('+', " "))
+            .map(Cow::into_owned)
+            .ok_or_else(broken)
+    };
     query
         .unwrap_or_default()
         .split('&')
@@ -47,9 +53,9 @@ pub(crate) fn no_parameters(query: Option<&str>) -> Result<(), Problem> {
 /// A segment without its percent-encoding; `None` if that is broken or hides what is no text.
 ///
 /// **Source:** RFC 3986, section 2.1; an encoded unreserved character is the character itself (6.2.2.2).
-pub(crate) fn decode(segment: &str) -> Option<String> {
+pub(crate) fn decode(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
-        return Some(segment.to_owned());
+        return Some(Cow::Borrowed(segment));
     }
     let mut bytes = segment.bytes();
     let mut plain = Vec::with_capacity(segment.len());
@@ -62,7 +68,7 @@ pub(crate) fn decode(segment: &str) -> Option<String> {
         let value = digit()? * 16 + digit()?;
         plain.push(u8::try_from(value).ok()?);
     }
-    String::from_utf8(plain).ok()
+    String::from_utf8(plain).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

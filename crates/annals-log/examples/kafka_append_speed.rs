@@ -155,6 +155,21 @@ async fn bare(topic: &TestTopic, count: usize, in_flight: usize, time: Duration)
     measured
 }
 
+/// How long a claim takes, which needs a producer of its own: the first one, one at once behind it, and one for which
+/// a producer was ready.
+async fn claims(topic: &TestTopic) {
+    let log = topic.open().await;
+    let mut chain = Chained::new(topic.app.clone(), Shard::new(0), topic.shards);
+    for pause in [0, 0, 2_000] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let started = Instant::now();
+        let answer = log.append(chain.shard(), chain.head(), vec![chain.claim()]).await;
+        assert!(matches!(answer, Appended::Landed(_)), "{answer:?}");
+        println!("claim after a pause of {pause} ms: {:.1?}", started.elapsed());
+    }
+    log.close().await;
+}
+
 #[tokio::main]
 async fn main() {
     let seconds = std::env::args()
@@ -165,6 +180,7 @@ async fn main() {
     let Some(topic) = TestTopic::create(2).await else {
         return;
     };
+    claims(&topic).await;
     println!("records an append, in flight | log: records/s p50 p99 | bare: records/s p50 p99 | ratio");
     for count in [1, 10, 100] {
         for in_flight in [1, 4] {

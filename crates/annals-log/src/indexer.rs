@@ -8,8 +8,6 @@
 //!
 //! Source: 3-log.md, "Tables", "Loading a cold stream".
 
-mod rows;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -22,16 +20,29 @@ use annals_store::Happened;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use metrics::counter;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics as names;
+use crate::postgres::INDEXER;
+use crate::postgres::row::Columns;
 use crate::{Batch, Checkpoint, CheckpointError, Log, LogError, ReaderError, ReaderSettings, ShardReader};
 
-/// The indexer's name in the table `checkpoint`.
-pub const READER: &str = "indexer";
+/// Rows a statement: so many that its cost is theirs.
+const ROWS: usize = 4_000;
+
+/// Says how many rows it inserted.
+const INSERT: &str = "
+WITH written AS (
+    INSERT INTO annals.journal (log_offset, time_ms, epoch, version, id, shard, count, kind, prev, stream,
+                                idempotency_key, traceparent, seen, value)
+    SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::int[],
+        $7::int[], $8::smallint[], $9::bytea[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bytea[])
+    RETURNING 1
+)
+SELECT count(*) FROM written";
 
 /// How the indexer reads and writes.
 #[derive(Debug, Clone, Copy)]
@@ -234,7 +245,7 @@ impl Indexer {
     }
 
     async fn open(&self, shard: Shard) -> Result<ShardReader, Failed> {
-        let at = match Checkpoint::load(&self.pool, READER, shard).await {
+        let at = match Checkpoint::load(&self.pool, INDEXER, shard).await {
             Ok(Some(at)) => at,
             Ok(None) => {
                 let log = self.log.describe().await.map_err(|error| failed(error.into()))?;
@@ -297,18 +308,18 @@ impl Indexer {
             .map(|batch| (batch.shard, &batch.from, &batch.to))
             .collect();
         let mut transaction = self.pool.begin().await?;
-        Checkpoint::advance_all(&mut transaction, READER, &moves).await?;
-        let rows = rows::insert(&mut transaction, batches).await?;
+        Checkpoint::advance_all(&mut transaction, INDEXER, &moves).await?;
+        let rows = insert(&mut transaction, batches).await?;
         transaction.commit().await?;
         counter!(names::INDEXER_COMMITS).increment(1);
-        counter!(names::INDEXER_ROWS).increment(u64::try_from(rows).unwrap_or(u64::MAX));
+        counter!(names::INDEXER_ROWS).increment(u64::try_from(rows).unwrap_or(0));
         Ok(())
     }
 
     /// Whether all of them stand where their batch ends: one transaction moves them, so one would be enough.
     async fn is_committed(&self, batches: &[Batch]) -> bool {
         for batch in batches {
-            match Checkpoint::load(&self.pool, READER, batch.shard).await {
+            match Checkpoint::load(&self.pool, INDEXER, batch.shard).await {
                 Ok(Some(at)) if at == batch.to => {}
                 _ => return false,
             }
@@ -340,6 +351,24 @@ fn sort(reads: &mut [Read]) -> (Vec<Batch>, Vec<(Shard, Stopped)>) {
         }
     }
     (batches, stopped)
+}
+
+/// Inserts the records of all batches; says how many there were.
+async fn insert(connection: &mut PgConnection, batches: &[Batch]) -> Result<i64, sqlx::Error> {
+    let all = batches
+        .iter()
+        .flat_map(|batch| batch.records.iter().map(|record| (batch.shard, record)));
+    let mut all = all.peekable();
+    let mut rows = 0;
+    while all.peek().is_some() {
+        let mut columns = Columns::default();
+        for (shard, accepted) in all.by_ref().take(ROWS) {
+            columns.add(shard, accepted.offset(), accepted.record())?;
+        }
+        let query = sqlx::query_scalar::<_, i64>(INSERT);
+        rows += columns.bind(query).fetch_one(&mut *connection).await?;
+    }
+    Ok(rows)
 }
 
 fn failed(error: ReaderError) -> Failed {

@@ -14,7 +14,6 @@ mod appends;
 mod catch_up;
 mod client;
 mod instances;
-mod metrics;
 mod producer;
 mod settings;
 mod tail;
@@ -39,6 +38,7 @@ use tokio::time::Instant;
 pub use settings::{BearerToken, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 
 use crate::log::Appending;
+use crate::metrics as names;
 use crate::recent::Recent;
 use crate::{Description, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck};
 use appends::Appends;
@@ -379,6 +379,7 @@ impl Log for KafkaLog {
             self.tail.follow(shard, if near { from } else { end });
         }
         if let Some(records) = self.recent.read(shard, from, &limits) {
+            ::metrics::counter!(names::READS_RECENT).increment(1);
             return Ok(records);
         }
         match self.tail.state(shard) {

@@ -5,9 +5,9 @@ mod store;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use annals_record::fold::{Fold, Head};
+use annals_record::fold::{self, Fold, Head};
 use annals_record::record::{RawRecord, Record, Slot};
-use annals_record::{AppName, Generation, Offset, RecordId, Shard, ShardCount, hash};
+use annals_record::{AppName, Generation, Hash32, Offset, RecordId, Shard, ShardCount, hash};
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -35,8 +35,14 @@ pub struct MemoryLog {
 }
 
 struct MemoryShard {
-    placed: Mutex<Vec<Arc<Placed>>>,
+    stands: Mutex<Stands>,
     end: watch::Sender<Offset>,
+}
+
+/// What stands in a shard, and what the fold makes of it.
+struct Stands {
+    placed: Vec<Arc<Placed>>,
+    fold: Fold,
 }
 
 impl fmt::Debug for MemoryLog {
@@ -52,13 +58,17 @@ impl fmt::Debug for MemoryLog {
 impl MemoryLog {
     /// An empty log.
     pub fn new(app: AppName, count: ShardCount, plays: Plays) -> Self {
-        let shard = |_| MemoryShard {
-            placed: Mutex::new(Vec::new()),
+        let shard = |shard| MemoryShard {
+            stands: Mutex::new(Stands {
+                placed: Vec::new(),
+                fold: Fold::from_genesis(hash::genesis(&app, shard, count)),
+            }),
             end: watch::Sender::new(Offset::new(0)),
         };
+        let shards = count.shards().map(shard).collect();
         Self {
             app,
-            shards: count.shards().map(shard).collect(),
+            shards,
             count,
             plays,
         }
@@ -79,15 +89,21 @@ impl MemoryLog {
     /// # Panics
     /// If there is no such shard.
     pub fn placed(&self, shard: Shard) -> Vec<Arc<Placed>> {
-        lock(self.of(shard)).clone()
+        self.placed_from(shard, Offset::new(0))
     }
 
-    /// The fold of all that stands in a shard, halted or not.
+    /// What stands in a shard from an offset on.
+    pub(crate) fn placed_from(&self, shard: Shard, from: Offset) -> Vec<Arc<Placed>> {
+        let stands = lock(self.of(shard));
+        stands.from(from).cloned().collect()
+    }
+
+    /// The fold of all that stands in a shard; where it halted, it stands still.
     ///
     /// # Panics
     /// If there is no such shard.
     pub fn fold(&self, shard: Shard) -> Fold {
-        self.folded(shard, &lock(self.of(shard)))
+        lock(self.of(shard)).fold.clone()
     }
 
     /// Puts something behind the end, past every check: a foreign record, a zombie's, a duplicate.
@@ -96,8 +112,8 @@ impl MemoryLog {
     /// If there is no such shard.
     pub fn insert(&self, shard: Shard, raw: RawRecord) -> Offset {
         let of_shard = self.of(shard);
-        let mut placed = lock(of_shard);
-        let offset = push(&mut placed, Slot::parse(raw));
+        let mut stands = lock(of_shard);
+        let offset = stands.push(Slot::parse(raw));
         of_shard.end.send_replace(offset.next());
         offset
     }
@@ -110,7 +126,9 @@ impl MemoryLog {
         let slot = Slot::parse(raw);
         let hash = hash::slot_hash(&slot);
         let index = usize::try_from(offset.get()).expect("an offset in memory");
-        lock(self.of(shard))[index] = Arc::new(Placed::new(offset, slot, hash));
+        let mut stands = lock(self.of(shard));
+        stands.placed[index] = Arc::new(Placed::new(offset, slot, hash));
+        stands.fold_again();
     }
 
     /// Forgets everything from `end` on, as an unclean failover does.
@@ -119,9 +137,12 @@ impl MemoryLog {
     /// If there is no such shard.
     pub fn truncate(&self, shard: Shard, end: Offset) {
         let of_shard = self.of(shard);
-        let mut placed = lock(of_shard);
-        placed.truncate(usize::try_from(end.get()).unwrap_or(usize::MAX));
-        of_shard.end.send_replace(next(&placed));
+        let mut stands = lock(of_shard);
+        stands
+            .placed
+            .truncate(usize::try_from(end.get()).unwrap_or(usize::MAX));
+        stands.fold_again();
+        of_shard.end.send_replace(stands.next());
     }
 
     fn of(&self, shard: Shard) -> &MemoryShard {
@@ -135,51 +156,74 @@ impl MemoryLog {
             .ok_or_else(|| no_shard(shard, self.count))
     }
 
-    fn folded(&self, shard: Shard, placed: &[Arc<Placed>]) -> Fold {
-        let mut fold = Fold::from_genesis(hash::genesis(&self.app, shard, self.count));
-        for placed in placed {
-            fold.step(&placed.slot, placed.hash);
-        }
-        fold
-    }
-
-    /// What Postgres would refuse: another head, or a record that the fold would pass over. The whole shard is
-    /// folded each time, which in a test is little; so whatever was meddled with counts.
-    fn refuse(
-        &self,
-        shard: Shard,
-        at: &Head,
-        records: &[Arc<Record>],
-        placed: &[Arc<Placed>],
-    ) -> Option<Head> {
-        let mut fold = self.folded(shard, placed);
-        // A meddled log may hold ghosts; the place is then the end.
-        let head = Head {
-            next: next(placed),
-            ..*fold.head()
-        };
-        let accepted = |record: &Arc<Record>| fold.step_record(record, hash::record_hash(record)).is_accept();
-        (head != *at || !records.iter().all(accepted)).then_some(head)
-    }
-
     fn write(&self, shard: Shard, at: &Head, records: Vec<Arc<Record>>) -> Appended {
         let of_shard = match self.find(shard) {
             Ok(of_shard) => of_shard,
             Err(error) => return Appended::NotWritten(error),
         };
-        let mut placed = lock(of_shard);
+        let mut stands = lock(of_shard);
         if self.plays == Plays::Postgres
-            && let Some(head) = self.refuse(shard, at, &records, &placed)
+            && let Some(head) = stands.refuse(at, &records)
         {
             return Appended::HeadMoved(head);
         }
         let mut landed: Vec<(RecordId, Offset)> = Vec::with_capacity(records.len());
         for record in records {
             let id = record.id();
-            landed.push((id, push(&mut placed, Slot::Known(Arc::unwrap_or_clone(record)))));
+            landed.push((id, stands.push(Slot::Known(Arc::unwrap_or_clone(record)))));
         }
-        of_shard.end.send_replace(next(&placed));
+        of_shard.end.send_replace(stands.next());
         Appended::Landed(landed)
+    }
+}
+
+impl Stands {
+    fn next(&self) -> Offset {
+        self.placed
+            .last()
+            .map_or(Offset::new(0), |placed| placed.offset.next())
+    }
+
+    fn from(&self, from: Offset) -> impl Iterator<Item = &Arc<Placed>> {
+        let index = usize::try_from(from.get()).unwrap_or(usize::MAX);
+        self.placed.iter().skip(index)
+    }
+
+    fn push(&mut self, slot: Slot) -> Offset {
+        let offset = self.next();
+        let hash = hash::slot_hash(&slot);
+        self.step(&slot, hash);
+        self.placed.push(Arc::new(Placed::new(offset, slot, hash)));
+        offset
+    }
+
+    /// Behind a halt nothing is folded any more.
+    fn step(&mut self, slot: &Slot, hash: Hash32) {
+        if self.fold.head().next == self.next() {
+            self.fold.step(slot, hash);
+        }
+    }
+
+    fn fold_again(&mut self) {
+        self.fold = Fold::from_genesis(self.fold.genesis());
+        for placed in std::mem::take(&mut self.placed) {
+            self.step(&placed.slot, placed.hash);
+            self.placed.push(placed);
+        }
+    }
+
+    /// What Postgres would refuse: another head, or a record that the fold would pass over.
+    fn refuse(&self, at: &Head, records: &[Arc<Record>]) -> Option<Head> {
+        let (genesis, stands) = (self.fold.genesis(), *self.fold.head());
+        let mut head = stands;
+        let accepted = |record: &Arc<Record>| {
+            let hash = hash::record_hash(record);
+            let known = |n| self.fold.chain_at(n);
+            let (verdict, behind) = fold::accept_record(&head, genesis, known, record, hash);
+            head = behind;
+            verdict.is_accept()
+        };
+        (stands != *at || !records.iter().all(accepted)).then_some(stands)
     }
 }
 
@@ -208,9 +252,8 @@ impl Log for MemoryLog {
         if !matches!(beyond, Ok(Ok(_))) {
             return Ok(Vec::new());
         }
-        let index = usize::try_from(from.get()).unwrap_or(usize::MAX);
         let mut taken = Taken::new(limits);
-        for placed in lock(of_shard).iter().skip(index) {
+        for placed in lock(of_shard).from(from) {
             if !taken.take(Arc::clone(placed)) {
                 break;
             }
@@ -239,20 +282,7 @@ pub(crate) fn no_shard(shard: Shard, shards: ShardCount) -> LogError {
     LogError::Refused(format!("there is no shard {shard} in a log of {shards}"))
 }
 
-fn push(placed: &mut Vec<Arc<Placed>>, slot: Slot) -> Offset {
-    let offset = next(placed);
-    let hash = hash::slot_hash(&slot);
-    placed.push(Arc::new(Placed::new(offset, slot, hash)));
-    offset
-}
-
-fn next(placed: &[Arc<Placed>]) -> Offset {
-    placed
-        .last()
-        .map_or(Offset::new(0), |placed| placed.offset.next())
-}
-
-/// A panic of another test thread cannot have torn a vector that is only pushed to.
-fn lock(shard: &MemoryShard) -> MutexGuard<'_, Vec<Arc<Placed>>> {
-    shard.placed.lock().unwrap_or_else(PoisonError::into_inner)
+/// A test that panicked is over; what it shares with others is read for its report only.
+fn lock(shard: &MemoryShard) -> MutexGuard<'_, Stands> {
+    shard.stands.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -29,6 +29,20 @@ pub const READS_RECENT: &str = "annals_log_reads_recent_total";
 pub const READS_STORED: &str = "annals_log_reads_stored_total";
 /// Connections that were lost and made anew: label `task` (`appender`, `follower`, `notifier`).
 pub const RECONNECTS: &str = "annals_log_reconnects_total";
+/// Kafka: producer instances started, spare ones included.
+pub const KAFKA_PRODUCERS_STARTED: &str = "annals_log_kafka_producers_started_total";
+/// Kafka: producer instances that ended with a fatal error.
+pub const KAFKA_PRODUCERS_FATAL: &str = "annals_log_kafka_producers_fatal_total";
+/// Kafka, gauge: producer instances that run, retiring ones included.
+pub const KAFKA_PRODUCERS: &str = "annals_log_kafka_producers";
+/// Kafka: deliveries that came without an offset.
+pub const KAFKA_DELIVERIES_WITHOUT_OFFSET: &str = "annals_log_kafka_deliveries_without_offset_total";
+/// Kafka: deliveries that failed.
+pub const KAFKA_DELIVERIES_FAILED: &str = "annals_log_kafka_deliveries_failed_total";
+/// Kafka, gauge: bytes of appends under way.
+pub const KAFKA_IN_FLIGHT_BYTES: &str = "annals_log_kafka_in_flight_bytes";
+/// Kafka: offsets that were not the successor of the one before: label `shard`. An alarm.
+pub const KAFKA_GAPS: &str = "annals_log_kafka_gaps_total";
 /// Transactions of the indexer.
 pub const INDEXER_COMMITS: &str = "annals_log_indexer_commits_total";
 /// Rows that the indexer put into the journal.

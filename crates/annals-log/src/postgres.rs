@@ -8,8 +8,9 @@ mod appender;
 mod batch;
 mod durability;
 mod follower;
+mod history;
 mod identity;
-mod row;
+pub(crate) mod row;
 mod snapshot;
 mod streams;
 

@@ -9,8 +9,10 @@
 
 mod kafka {
     mod broker;
+    mod conformance;
     mod indexer;
     mod log;
+    mod protocol;
     mod settings;
 }
 #[path = "log/domain.rs"]

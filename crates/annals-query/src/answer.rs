@@ -59,7 +59,8 @@ impl ListAnswer {
     /// `{"data": […], "next": "cursor or null"}`, with `"count"` if it was asked for.
     #[must_use]
     pub fn body(&self) -> String {
-        let mut body = String::with_capacity(self.data.len() + 64 + self.next.as_ref().map_or(0, |next| next.len()));
+        let mut body =
+            String::with_capacity(self.data.len() + 64 + self.next.as_ref().map_or(0, |next| next.len()));
         body.push_str("{\"data\":");
         body.push_str(&self.data);
         body.push_str(",\"next\":");
@@ -100,9 +101,16 @@ fn positions(states: &[Arc<State>], freshness: &Freshness) -> Vec<Position> {
         return Vec::new();
     };
     let position = |(shard, next): &(annals_record::Shard, Offset)| {
-        let next = others.iter().map(|state| state.next(*shard)).fold(*next, Ord::min);
+        let next = others
+            .iter()
+            .map(|state| state.next(*shard))
+            .fold(*next, Ord::min);
         let last = next.get().checked_sub(1)?;
-        Some(Position::new(freshness.log().generation, *shard, Offset::new(last)))
+        Some(Position::new(
+            freshness.log().generation,
+            *shard,
+            Offset::new(last),
+        ))
     };
     first.checkpoints().iter().filter_map(position).collect()
 }

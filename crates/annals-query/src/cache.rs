@@ -45,7 +45,11 @@ impl Answers {
     pub(crate) fn get(&self, request: &Fingerprint, states: &[Arc<State>]) -> Option<Found> {
         let found = self.0.as_ref()?.get(request)?;
         let same = found.states.len() == states.len()
-            && found.states.iter().zip(states).all(|(had, is)| had.raw() == is.raw());
+            && found
+                .states
+                .iter()
+                .zip(states)
+                .all(|(had, is)| had.seen() == is.seen());
         same.then_some(found)
     }
 

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use crate::queries::Limits;
 use crate::request::{Prepared, Request};
-use crate::sql::{self, Bind};
+use crate::sql::{self, Bind, Statement};
 use crate::value::SqlType;
 use crate::{Access, CursorKey, QueryError, Resource, Resources, Scope};
 
@@ -26,21 +26,36 @@ pub struct Unserved {
     pub plan: String,
 }
 
+/// What a request is for, and so what its plan must be like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// The rows of a filter, or the row of a key: found by an index's condition.
+    Found,
+    /// A first page: read in order.
+    First,
+    /// A later page: read in order, begun by an index's condition.
+    Later,
+}
+
 /// Every offered filter, sort (both directions, first and later pages) and key of every resource that no index serves.
 ///
 /// # Errors
 /// If a statement cannot be planned: a defect.
-pub async fn unserved(pool: &PgPool, resources: &Resources, key: &CursorKey) -> Result<Vec<Unserved>, QueryError> {
+pub async fn unserved(
+    pool: &PgPool,
+    resources: &Resources,
+    key: &CursorKey,
+) -> Result<Vec<Unserved>, QueryError> {
     let mut unserved = Vec::new();
     for definition in resources.definitions() {
         let resource = resources.get(&definition.resource)?;
-        for (query, request, cursor) in requests(&resource) {
+        for (query, request, ask) in requests(&resource) {
             let mut prepared = Prepared::new(Arc::new(request), resources, key, &Limits::default())?;
-            if cursor {
+            if ask == Ask::Later {
                 prepared.begin_behind_something();
             }
-            let plan = explain(pool, &prepared).await?;
-            if let Some(plan) = fault(&plan[0]["Plan"], &resource.definition.table) {
+            let plan = explain(pool, &prepared, ask).await?;
+            if let Some(plan) = fault(&plan[0]["Plan"], &definition.table, ask) {
                 unserved.push(Unserved {
                     resource: definition.resource.clone(),
                     query,
@@ -52,28 +67,36 @@ pub async fn unserved(pool: &PgPool, resources: &Resources, key: &CursorKey) -> 
     Ok(unserved)
 }
 
-/// What a caller may send, as text, as a request, and whether it is a later page.
-fn requests(resource: &Resource) -> Vec<(String, Request, bool)> {
+/// What a caller may send, as text and as a request.
+fn requests(resource: &Resource) -> Vec<(String, Request, Ask)> {
     let name = &resource.definition.resource;
     let scope = || Scope::default().with(name, Access::all());
     let list = || Request::list(name, scope());
-    let key: Vec<_> = resource.key.iter().map(|&at| some_value(resource.columns[at].ty)).collect();
+    let key: Vec<_> = resource
+        .key
+        .iter()
+        .map(|&at| some_value(resource.columns[at].ty))
+        .collect();
     let mut requests = vec![
-        ("key".to_owned(), Request::row(name, key.join(","), scope()), false),
-        ("cursor=…".to_owned(), list(), true),
+        (
+            "key".to_owned(),
+            Request::row(name, key.join(","), scope()),
+            Ask::Found,
+        ),
+        ("limit=…".to_owned(), list(), Ask::First),
+        ("cursor=…".to_owned(), list(), Ask::Later),
     ];
     for &at in &resource.filter {
         let column = &resource.columns[at];
         let request = list().with(&column.name, some_value(column.ty));
-        requests.push((format!("{}=…", column.name), request, false));
+        requests.push((format!("{}=…", column.name), request, Ask::Found));
     }
     for &at in &resource.sort {
         for direction in ["", "-"] {
             let sort = format!("{direction}{}", resource.columns[at].name);
-            for cursor in [false, true] {
-                let query = if cursor { format!("sort={sort}&cursor=…") } else { format!("sort={sort}") };
-                requests.push((query, list().with("sort", &sort), cursor));
-            }
+            let request = list().with("sort", &sort);
+            requests.push((format!("sort={sort}"), request.clone(), Ask::First));
+            requests.push((format!("sort={sort}&cursor=…"), request, Ask::Later));
         }
     }
     requests
@@ -91,8 +114,23 @@ pub(crate) fn some_value(ty: SqlType) -> &'static str {
     }
 }
 
-async fn explain(pool: &PgPool, prepared: &Prepared) -> Result<Value, QueryError> {
-    let statement = sql::statement(prepared);
+/// How many blocks running a request's statement reads, from memory or disk.
+///
+/// # Errors
+/// As running it.
+pub async fn blocks(pool: &PgPool, prepared: &Prepared) -> Result<i64, QueryError> {
+    let mut connection = pool.acquire().await?;
+    let options = "ANALYZE, BUFFERS, FORMAT JSON";
+    let plan = plan(&mut connection, sql::statement(prepared), options).await?;
+    let number = |key: &str| plan[0]["Plan"][key].as_i64().unwrap_or(0);
+    Ok(number("Shared Hit Blocks") + number("Shared Read Blocks"))
+}
+
+async fn explain(pool: &PgPool, prepared: &Prepared, ask: Ask) -> Result<Value, QueryError> {
+    let statement = match ask {
+        Ask::Found => sql::filters_alone(prepared),
+        Ask::First | Ask::Later => sql::statement(prepared),
+    };
     let mut transaction = pool.begin().await?;
     for setting in ["enable_seqscan", "enable_sort", "enable_bitmapscan"] {
         sqlx::query("SELECT set_config($1, 'off', true)")
@@ -100,44 +138,46 @@ async fn explain(pool: &PgPool, prepared: &Prepared) -> Result<Value, QueryError
             .execute(&mut *transaction)
             .await?;
     }
-    let explain = format!("EXPLAIN (FORMAT JSON) {}", statement.sql);
-    let mut query = sqlx::query(AssertSqlSafe(explain));
-    for bind in statement.binds {
-        query = match bind {
-            Bind::Text(text) => query.bind(text),
-            Bind::Texts(texts) => query.bind(texts),
-            Bind::Number(number) => query.bind(number),
-        };
-    }
-    let row = query.fetch_one(&mut *transaction).await?;
-    let plan = row.try_get(0)?;
+    let plan = plan(&mut transaction, statement, "FORMAT JSON").await?;
     transaction.rollback().await?;
     Ok(plan)
 }
 
-/// The first node that reads all of the table: a scan without a condition on its index below a full sort, or a
-/// sequential scan.
-fn fault(node: &Value, table: &str) -> Option<String> {
+async fn plan(
+    connection: &mut PgConnection,
+    statement: Statement,
+    options: &str,
+) -> Result<Value, QueryError> {
+    let sql = format!("EXPLAIN ({options}) {}", statement.sql);
+    let query = statement
+        .binds
+        .into_iter()
+        .fold(sqlx::query(AssertSqlSafe(sql)), Bind::add);
+    Ok(query.fetch_one(connection).await?.try_get(0)?)
+}
+
+/// What is wrong with the first node that reads more of the table than it gives.
+fn fault(node: &Value, table: &str, ask: Ask) -> Option<String> {
     let kind = node["Node Type"].as_str().unwrap_or_default();
-    if kind == "Seq Scan" && node["Relation Name"] == table {
-        return Some(format!("Seq Scan on {table}"));
+    if node["Relation Name"] == table {
+        if kind == "Seq Scan" {
+            return Some(format!("Seq Scan on {table}"));
+        }
+        if !is_bound(node) && ask != Ask::First {
+            return Some(format!("{kind} of all of {table}"));
+        }
     }
     if kind == "Sort" && reads_all(node, table) {
         return Some(format!("Sort of all of {table}"));
     }
-    if kind.starts_with("Index") && node["Relation Name"] == table && !node["Filter"].is_null() && !is_bound(node) {
-        return Some(format!("{kind} of all of {table}, filtered"));
-    }
-    children(node).find_map(|child| fault(child, table))
+    children(node).find_map(|child| fault(child, table, ask))
 }
 
-/// Whether a node below gives the table's rows without a bound: an index without a condition and no limit over it.
+/// Whether the table's rows come from below without a limit.
 fn reads_all(node: &Value, table: &str) -> bool {
-    children(node).any(|child| {
-        let kind = child["Node Type"].as_str().unwrap_or_default();
-        let scan = child["Relation Name"] == table && !is_bound(child);
-        kind != "Limit" && (scan || reads_all(child, table))
-    })
+    children(node)
+        .filter(|child| child["Node Type"] != "Limit")
+        .any(|child| child["Relation Name"] == table || reads_all(child, table))
 }
 
 fn is_bound(node: &Value) -> bool {

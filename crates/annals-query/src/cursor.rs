@@ -181,6 +181,9 @@ mod tests {
 
     #[test]
     fn a_short_key_is_refused() {
-        assert!(matches!(CursorKey::new(b"short\n"), Err(CursorKeyError::Short(5))));
+        assert!(matches!(
+            CursorKey::new(b"short\n"),
+            Err(CursorKeyError::Short(5))
+        ));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use annals_domain::Ambient;
 use annals_record::Version;
+use annals_store::notify::Listener;
 use annals_store::pool::{DatabaseUrl, PoolSettings};
 use annals_store::{ErrorClass, error};
 use sqlx::postgres::PgRow;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::answer::{self, ListAnswer, Meta, RowAnswer};
 use crate::cache::{Answers, Found};
-use crate::freshness::{self, Freshness, State};
+use crate::freshness::{self, COLUMNS, Freshness, Seen, State};
 use crate::request::{Prepared, Request, Selection};
 use crate::sql::{self, Bind};
 use crate::{CursorKey, QueryError, Resources, metrics as names};
@@ -152,7 +153,9 @@ impl Queries {
     /// [`QueryError`]; [`QueryError::NotFound`] also if a list was asked for.
     pub async fn row(&self, prepared: Prepared) -> Result<RowAnswer, QueryError> {
         let (prepared, found) = self.find(prepared).await?;
-        let data = found.data.filter(|_| matches!(prepared.selection, Selection::Row(_)));
+        let data = found
+            .data
+            .filter(|_| matches!(prepared.selection, Selection::Row(_)));
         Ok(RowAnswer {
             data: data.ok_or(QueryError::NotFound)?,
             version: found.version,
@@ -168,7 +171,9 @@ impl Queries {
     /// [`QueryError`]; [`QueryError::NotFound`] if a row was asked for.
     pub async fn list(&self, prepared: Prepared) -> Result<ListAnswer, QueryError> {
         let (prepared, found) = self.find(prepared).await?;
-        let data = found.data.filter(|_| matches!(prepared.selection, Selection::Page(_)));
+        let data = found
+            .data
+            .filter(|_| matches!(prepared.selection, Selection::Page(_)));
         Ok(ListAnswer {
             data: data.ok_or(QueryError::NotFound)?,
             next: found.next,
@@ -177,13 +182,62 @@ impl Queries {
         })
     }
 
+    /// Keeps checkpoints and live builds known, for ever: to be run once, as a task named `freshness`. The listener is
+    /// one of [`crate::CHANNEL`].
+    ///
+    /// Cancel safe.
+    pub async fn run(&self, listener: Listener) {
+        tokio::join!(self.freshness.run(listener), self.follow());
+    }
+
+    /// Waits until the answer to a request may have another entity tag than this one, as far as is known: what live
+    /// changes are made of. The caller asks again then.
+    ///
+    /// Cancel safe.
+    pub async fn changed(&self, prepared: &Prepared, etag: &str) {
+        let sources = prepared.sources();
+        let is_new = || {
+            let states = self.freshness.known(&sources);
+            states.is_none_or(|states| !answer::names(etag, &answer::etag(&prepared.whole, &states)))
+        };
+        let mut watch = self.freshness.watch();
+        while !is_new() {
+            watch.next().await;
+        }
+    }
+
+    /// Resolves resources anew when another build becomes live, so that what it offers can be asked for at once.
+    async fn follow(&self) {
+        let mut watch = self.freshness.watch();
+        loop {
+            let builds = self.freshness.live_builds();
+            let moved: Vec<&str> = builds
+                .iter()
+                .filter(|(name, build)| self.resources.is_other(name, *build))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !moved.is_empty()
+                && let Err(error) = self.resources.reload(&self.pool, &moved).await
+            {
+                tracing::warn!(%error, ?moved, "the resources of a new live build cannot be read");
+            }
+            watch.next().await;
+        }
+    }
+
     fn understand(&self, request: Arc<Request>) -> Result<Prepared, QueryError> {
         Prepared::new(request, &self.resources, &self.cursors, &self.limits)
     }
 
     fn meta(&self, prepared: &Prepared, states: &[Arc<State>]) -> Meta {
         let now_ms = self.ambient.now_ms();
-        Meta::new(&prepared.whole, &prepared.sources(), states, &self.freshness, now_ms)
+        Meta::new(
+            &prepared.whole,
+            &prepared.sources(),
+            states,
+            &self.freshness,
+            now_ms,
+        )
     }
 
     /// Waits, looks, asks; and once more if another build has become live in between.
@@ -230,7 +284,11 @@ impl Queries {
             freshness::check_folded(&states, &prepared.request.after).ok()?;
             self.answers.get(&prepared.whole, &states)
         });
-        let name = if found.is_some() { names::CACHE_HITS } else { names::CACHE_MISSES };
+        let name = if found.is_some() {
+            names::CACHE_HITS
+        } else {
+            names::CACHE_MISSES
+        };
         count(name, prepared);
         found
     }
@@ -238,14 +296,8 @@ impl Queries {
     async fn ask(&self, prepared: &Prepared) -> Result<Asked, QueryError> {
         count(names::STATEMENTS, prepared);
         let statement = sql::statement(prepared);
-        let mut query = sqlx::query(AssertSqlSafe(statement.sql));
-        for bind in statement.binds {
-            query = match bind {
-                Bind::Text(text) => query.bind(text),
-                Bind::Texts(texts) => query.bind(texts),
-                Bind::Number(number) => query.bind(number),
-            };
-        }
+        let query = sqlx::query(AssertSqlSafe(statement.sql));
+        let query = statement.binds.into_iter().fold(query, Bind::add);
         match query.fetch_one(&self.pool).await {
             Ok(row) => self.read(prepared, &row),
             // The build's schema was dropped after a switch.
@@ -261,13 +313,13 @@ impl Queries {
         let sources = prepared.sources();
         let mut states = Vec::with_capacity(sources.len());
         for (at, (projection, build)) in sources.iter().enumerate() {
-            let state = self.freshness.observe(projection, row.try_get(at)?);
+            let state = self.freshness.observe(projection, Seen::read(row, at * COLUMNS)?);
             if state.build() != Some(*build) {
                 return Ok(Asked::Switched);
             }
             states.push(state);
         }
-        let at = sources.len();
+        let at = sources.len() * COLUMNS;
         let data: Option<&str> = row.try_get(at)?;
         let mut found = Found {
             data: data.map(Arc::from),

@@ -175,7 +175,6 @@ impl Prepared {
         let mut fingerprint = Digest::new();
         fingerprint.text(&resource.definition.resource);
         fingerprint.access(&access);
-        fingerprint.bytes(&resource.definition.digest);
         let (selection, query) = match &request.key {
             Some(key) => {
                 let key = parse::key(&resource, key).ok_or(QueryError::NotFound)?;
@@ -202,6 +201,8 @@ impl Prepared {
                 (Selection::Page(page), query)
             }
         };
+        // Not of the query: cursors outlive a new build of the manifest, entity tags and the cache do not.
+        fingerprint.bytes(&resource.definition.digest);
         fingerprint.text(if request.count { "count" } else { "" });
         fingerprint.text(&read.limit.to_string());
         fingerprint.text(read.cursor.as_deref().unwrap_or_default());
@@ -243,7 +244,12 @@ impl Prepared {
 /// The sort column, then the key's columns that it is not one of, all in its direction.
 fn order(resource: &Resource, sort: Option<(usize, bool)>) -> Order {
     let mut columns: Vec<usize> = sort.iter().map(|(column, _)| *column).collect();
-    columns.extend(resource.key.iter().filter(|key| sort.is_none_or(|(column, _)| column != **key)));
+    columns.extend(
+        resource
+            .key
+            .iter()
+            .filter(|key| sort.is_none_or(|(column, _)| column != **key)),
+    );
     Order {
         columns,
         descending: sort.is_some_and(|(_, descending)| descending),

@@ -109,9 +109,11 @@ impl Resources {
     /// [`LoadError`] with the first thing that is wrong.
     pub async fn load(
         pool: &PgPool,
-        projections: &annals_projection::manifest::Projections,
+        projections: &annals_projection::Projections,
     ) -> Result<Self, LoadError> {
-        Self::of(pool, definitions(projections)).await
+        let manifests = projections.iter();
+        let all = manifests.flat_map(|manifest| definitions(manifest)).collect();
+        Self::of(pool, all).await
     }
 
     /// As [`Resources::load`], from definitions.
@@ -158,6 +160,13 @@ impl Resources {
         found.ok_or_else(|| QueryError::UnknownResource(name.chars().take(80).collect()))
     }
 
+    /// Whether a resource of this projection is resolved against another build than this one.
+    pub(crate) fn is_other(&self, projection: &str, build: i32) -> bool {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values()
+            .any(|resource| resource.definition.projection == projection && resource.build != build)
+    }
+
     /// Resolves the resources of these projections anew, after one of them got another live build.
     ///
     /// # Errors
@@ -186,7 +195,9 @@ impl Resources {
                 let target = live
                     .get(&expansion.resource)
                     .ok_or_else(|| wrong(format!("there is no resource `{}`", expansion.resource)))?;
-                let here = resource.column(&expansion.column).map(|at| resource.columns[at].ty);
+                let here = resource
+                    .column(&expansion.column)
+                    .map(|at| resource.columns[at].ty);
                 let there = target.column(&expansion.column).map(|at| target.columns[at].ty);
                 if here.is_none() || here != there {
                     let what = format!(

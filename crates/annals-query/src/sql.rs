@@ -12,9 +12,14 @@ mod row;
 
 use std::fmt::Write;
 
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+
 use crate::access::{Access, Private, Rows};
 use crate::request::{Expanded, Prepared, Selection};
 use crate::resource::Resource;
+
+type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 /// A statement and its values, `$1` first.
 #[derive(Debug)]
@@ -33,17 +38,31 @@ pub(crate) enum Bind {
     Number(i64),
 }
 
+impl Bind {
+    /// Adds the value to a query.
+    pub(crate) fn add(query: PgQuery, bind: Self) -> PgQuery {
+        match bind {
+            Self::Text(text) => query.bind(text),
+            Self::Texts(texts) => query.bind(texts),
+            Self::Number(number) => query.bind(number),
+        }
+    }
+}
+
 /// The first columns of every statement: the state of each source, in the order of [`Prepared::sources`]. Then
 /// `data`; for a row `version`; for a page `rows`, `last`, `count`.
 pub(crate) fn statement(prepared: &Prepared) -> Statement {
     let mut builder = Builder::default();
     builder.sql.push_str("SELECT ");
-    for (projection, build) in prepared.sources() {
-        let _ = write!(builder.sql, "{}, ", state_sql(projection, build));
+    let mut states = String::new();
+    for (at, (projection, build)) in prepared.sources().into_iter().enumerate() {
+        let (columns, from) = state(at, projection, build);
+        let _ = write!(builder.sql, "{columns}, ");
+        let _ = write!(states, "{}{from}", if at == 0 { "" } else { " CROSS JOIN " });
     }
     match &prepared.selection {
-        Selection::Row(key) => builder.row(prepared, key),
-        Selection::Page(page) => builder.page(prepared, page),
+        Selection::Row(key) => builder.row(prepared, key, &states),
+        Selection::Page(page) => builder.page(prepared, page, &states),
     }
     Statement {
         sql: builder.sql,
@@ -51,30 +70,45 @@ pub(crate) fn statement(prepared: &Prepared) -> Statement {
     }
 }
 
-/// One text with all that entity tags and positions are made of: `live|streams|events|shard:next,…`. The
-/// projection's name is plain.
-fn state_sql(projection: &str, build: i32) -> String {
+/// Without order, limit and anything around it: whether the filters of a page have an index.
+pub(crate) fn filters_alone(prepared: &Prepared) -> Statement {
+    match &prepared.selection {
+        Selection::Row(_) => statement(prepared),
+        Selection::Page(page) => page::filtered(prepared, page),
+    }
+}
+
+/// What entity tags and positions are made of: the columns of a [`crate::freshness::State`], and what they come from,
+/// one line as `#c{at}`. The projection's name is plain. Arrays and an `EXISTS` in front of the counts: this is run
+/// with every query, and texts took as long as all the rest (measured).
+fn state(at: usize, projection: &str, build: i32) -> (String, String) {
+    let name = format!("'{projection}'");
     let live = format!(
-        "(SELECT \"#p\".build FROM annals.projection AS \"#p\" WHERE \"#p\".name = '{projection}' AND \"#p\".live)"
+        "(SELECT \"#p\".build FROM annals.projection AS \"#p\" WHERE \"#p\".name = {name} AND \"#p\".live)"
     );
     let reader = format!("'projection/{projection}/{build}'");
-    state_of(&live, &format!("'{projection}'"), &build.to_string(), &reader)
+    state_of(at, &live, &name, &build.to_string(), &reader)
 }
 
-/// The same text for a row `p` of `annals.projection` that is live.
-pub(crate) fn state_of_row() -> String {
+/// The same for a row `p` of `annals.projection` that is live.
+pub(crate) fn state_of_row() -> (String, String) {
     let reader = "'projection/' || p.name || '/' || p.build";
-    state_of("p.build", "p.name", "p.build", reader)
+    state_of(0, "p.build", "p.name", "p.build", reader)
 }
 
-fn state_of(live: &str, name: &str, build: &str, reader: &str) -> String {
-    format!(
-        "format('%s|%s|%s', {live}, \
-         (SELECT count(DISTINCT \"#k\".stream) || '|' || count(*) FROM annals.parked AS \"#k\" \
-          WHERE \"#k\".projection = {name} AND \"#k\".build = {build}), \
-         (SELECT string_agg(\"#c\".shard || ':' || \"#c\".next_offset, ',' ORDER BY \"#c\".shard) \
-          FROM annals.checkpoint AS \"#c\" WHERE \"#c\".reader = {reader}))"
-    )
+fn state_of(at: usize, live: &str, name: &str, build: &str, reader: &str) -> (String, String) {
+    let parked =
+        format!("FROM annals.parked AS \"#k\" WHERE \"#k\".projection = {name} AND \"#k\".build = {build}");
+    let columns = format!(
+        "{live}, CASE WHEN EXISTS (SELECT {parked}) \
+         THEN (SELECT count(DISTINCT \"#k\".stream) || '|' || count(*) {parked}) END, \
+         \"#c{at}\".shards, \"#c{at}\".nexts"
+    );
+    let from = format!(
+        "(SELECT array_agg(c.shard) AS shards, array_agg(c.next_offset) AS nexts \
+         FROM annals.checkpoint AS c WHERE c.reader = {reader}) AS \"#c{at}\""
+    );
+    (columns, from)
 }
 
 /// A statement under construction.

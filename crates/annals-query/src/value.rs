@@ -185,11 +185,15 @@ mod tests {
         same(SqlType::Date, "1996-01-02");
         same(SqlType::Text, "");
         assert_eq!(
-            SqlType::Uuid.parse("0192F000-0000-7000-8000-00000000000A").as_deref(),
+            SqlType::Uuid
+                .parse("0192F000-0000-7000-8000-00000000000A")
+                .as_deref(),
             Some("0192f000-0000-7000-8000-00000000000a")
         );
         assert_eq!(
-            SqlType::Timestamptz.parse("2026-11-01T01:00:00.5+01:00").as_deref(),
+            SqlType::Timestamptz
+                .parse("2026-11-01T01:00:00.5+01:00")
+                .as_deref(),
             Some("2026-11-01T00:00:00.500000Z")
         );
     }

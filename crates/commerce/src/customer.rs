@@ -190,7 +190,7 @@ impl Aggregate for Customer {
 
     /// The customer's own.
     fn owner(&self, key: &CustomerId, _: &Command) -> Option<Owner> {
-        Some(Owner::new(key.to_string()))
+        Some(key.into())
     }
 }
 

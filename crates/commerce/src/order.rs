@@ -324,7 +324,7 @@ impl Aggregate for Order {
             | Command::Deliver
             | Command::Return(_) => self.0.as_ref().map(|book| book.customer),
         };
-        customer.map(|customer| Owner::new(customer.to_string()))
+        customer.map(Owner::from)
     }
 
     fn check(command: &Command) -> Vec<Violation> {

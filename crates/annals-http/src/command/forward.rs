@@ -1,7 +1,7 @@
 //! A command whose shard another node owns: sent there once, its body unparsed.
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use super::{Call, head};
 use crate::authenticate::NODE_TOKEN;
@@ -54,6 +54,16 @@ impl Call<'_> {
         };
         metrics::counter!(FORWARDED, "outcome" => label).increment(1);
         match outcome {
+            // The client was let in here: what the owner refuses is this node, or the owner has just lost its role.
+            Ok(response)
+                if matches!(
+                    response.status(),
+                    StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST
+                ) =>
+            {
+                tracing::error!(status = %response.status(), owner = url, "the shard's owner refuses this node");
+                Err(Code::ShardUnavailable.into())
+            }
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let kept = ANSWER_HEADERS

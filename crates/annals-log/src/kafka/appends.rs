@@ -59,9 +59,10 @@ impl Appends {
         if records.is_empty() {
             return now(Appended::Landed(Vec::new()));
         }
-        if let Err(refused) = self.check(records) {
-            return now(Appended::NotWritten(refused));
-        }
+        let bytes = match self.check(records) {
+            Ok(bytes) => bytes,
+            Err(refused) => return now(Appended::NotWritten(refused)),
+        };
         let lane = usize::try_from(shard.get()).ok().and_then(|n| self.lanes.get(n));
         let Some(lane) = lane else {
             let why = format!("shard {shard} is not one of the log's {}", self.lanes.len());
@@ -71,7 +72,7 @@ impl Appends {
         let claims = records.iter().any(|record| matches!(record.meta, Meta::Claim(_)));
         match self.instance(shard, claims) {
             Ok(instance) => {
-                let answer = instance.send(shard, records);
+                let answer = instance.send(shard, records, bytes);
                 Box::pin(async move {
                     answer.await.unwrap_or_else(|_| {
                         Appended::Unknown(LogError::Unavailable("the producer is gone".to_owned()))
@@ -83,7 +84,9 @@ impl Appends {
     }
 
     /// What a broker would refuse for good is refused before, since a refusal by the broker ends the producer.
-    fn check(&self, records: &[Arc<Record>]) -> Result<(), LogError> {
+    /// Says how many bytes there are.
+    fn check(&self, records: &[Arc<Record>]) -> Result<usize, LogError> {
+        let mut all = 0;
         for record in records {
             let bytes = record.stored_bytes();
             if bytes > self.settings.record_bytes {
@@ -93,6 +96,7 @@ impl Appends {
                     self.settings.record_bytes
                 )));
             }
+            all += bytes;
             // The client takes 0 for "now", and brokers take negative times for none.
             if record.timestamp_ms <= 0 {
                 return Err(LogError::Refused(format!(
@@ -102,7 +106,7 @@ impl Appends {
                 )));
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     fn instance(&self, shard: Shard, claims: bool) -> Result<Arc<Instance>, Appended> {

@@ -7,13 +7,14 @@ use annals_record::{Offset, Shard};
 use metrics::counter;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::{Context, unavailable};
-use super::metrics as names;
 use super::settings::KafkaSettings;
 use super::tail::{at, placed_next};
+use crate::metrics as names;
 use crate::recent::Taken;
 use crate::{LogError, Placed, ReadLimits};
 
@@ -70,7 +71,7 @@ impl CatchUp {
         let Ok(Ok(_permit)) = timeout_at(until, self.permits.acquire()).await else {
             return Ok(Vec::new());
         };
-        counter!(names::CATCH_UP_READS).increment(1);
+        counter!(names::READS_STORED).increment(1);
         let this = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || this.read_now(shard, from, limits, until));
         match read.await {
@@ -182,6 +183,8 @@ impl Reader {
                     self.at = None;
                     return Ok(taken.records);
                 }
+                // Left over from what was assigned before.
+                Some(Ok(message)) if Shard::try_from(message.partition()) != Ok(shard) => {}
                 Some(Ok(message)) => match placed_next(shard, next, &message) {
                     Ok(placed) => {
                         next = placed.offset.next();

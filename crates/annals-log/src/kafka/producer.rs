@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use annals_record::record::Record;
 use annals_record::{Offset, RecordId, Shard};
-use metrics::{counter, gauge};
+use metrics::{counter, gauge, histogram};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::client::Context;
 use super::instances::InstanceId;
 use super::settings::KafkaSettings;
-use super::{metrics as names, wire};
+use super::wire;
+use crate::metrics as names;
 use crate::{Appended, LogError};
 
 /// How often a thread looks whether it shall end. Deliveries do not wait for it.
@@ -60,7 +62,7 @@ impl Instance {
             retired: RwLock::new(false),
             stopping: AtomicBool::new(false),
         });
-        counter!(names::PRODUCERS_STARTED).increment(1);
+        counter!(names::KAFKA_PRODUCERS_STARTED).increment(1);
         let thread = std::thread::Builder::new()
             .name(format!("annals-prod-{}", id.0))
             .spawn({
@@ -78,9 +80,15 @@ impl Instance {
     }
 
     /// Hands over the records of one append, in order, without waiting.
-    pub(super) fn send(&self, shard: Shard, records: &[Arc<Record>]) -> oneshot::Receiver<Appended> {
+    /// `bytes` is the size of them all.
+    pub(super) fn send(
+        &self,
+        shard: Shard,
+        records: &[Arc<Record>],
+        bytes: usize,
+    ) -> oneshot::Receiver<Appended> {
         let (sender, receiver) = oneshot::channel();
-        let append = Append::new(records, sender);
+        let append = Append::new(records, bytes, sender);
         let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
         if *retired || self.producer.context().fatal.load(Ordering::Acquire) {
             append.fail(LogError::Unavailable(format!(
@@ -127,7 +135,7 @@ impl Instance {
 
     fn run(&self, id: InstanceId, on_fatal: OnFatal) {
         let mut on_fatal = Some(on_fatal);
-        gauge!(names::PRODUCERS).increment(1.0);
+        gauge!(names::KAFKA_PRODUCERS).increment(1.0);
         self.connect();
         while !self.stopping.load(Ordering::Acquire) {
             // It takes the whole time, but serves each delivery as it comes.
@@ -135,7 +143,7 @@ impl Instance {
             if let Some((code, reason)) = self.producer.client().fatal_error() {
                 self.producer.context().fatal.store(true, Ordering::Release);
                 if let Some(on_fatal) = on_fatal.take() {
-                    counter!(names::PRODUCERS_FATAL).increment(1);
+                    counter!(names::KAFKA_PRODUCERS_FATAL).increment(1);
                     tracing::error!(%code, reason, producer = id.0, "a producer failed for good and is replaced");
                     on_fatal(id);
                 }
@@ -147,7 +155,7 @@ impl Instance {
             self.producer.poll(Duration::from_millis(10));
             left = left.saturating_sub(Duration::from_millis(10));
         }
-        gauge!(names::PRODUCERS).decrement(1.0);
+        gauge!(names::KAFKA_PRODUCERS).decrement(1.0);
     }
 }
 
@@ -200,13 +208,13 @@ impl ProducerContext for Deliveries {
             Ok(message) => match Offset::try_from(message.offset()) {
                 Ok(offset) => ticket.append.landed(ticket.index, offset),
                 Err(_) => {
-                    counter!(names::DELIVERIES_WITHOUT_OFFSET).increment(1);
+                    counter!(names::KAFKA_DELIVERIES_WITHOUT_OFFSET).increment(1);
                     let why = "a delivery came without an offset".to_owned();
                     ticket.append.fail(LogError::Unavailable(why));
                 }
             },
             Err((error, _)) => {
-                counter!(names::DELIVERIES_FAILED).increment(1);
+                counter!(names::KAFKA_DELIVERIES_FAILED).increment(1);
                 let why = format!("a record was not delivered: {error}");
                 ticket.append.fail(LogError::Unavailable(why));
             }
@@ -224,6 +232,7 @@ struct Ticket {
 /// An append until each of its records is settled.
 struct Append {
     bytes: f64,
+    began: Instant,
     state: Mutex<State>,
 }
 
@@ -238,13 +247,14 @@ struct State {
 }
 
 impl Append {
-    fn new(records: &[Arc<Record>], sender: oneshot::Sender<Appended>) -> Arc<Self> {
-        let bytes: usize = records.iter().map(|record| record.stored_bytes()).sum();
+    fn new(records: &[Arc<Record>], bytes: usize, sender: oneshot::Sender<Appended>) -> Arc<Self> {
         // A gauge is a float; no append comes near the 2^32 bytes where this would stop being exact.
         let bytes = f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
-        gauge!(names::IN_FLIGHT_BYTES).increment(bytes);
+        gauge!(names::KAFKA_IN_FLIGHT_BYTES).increment(bytes);
+        counter!(names::APPEND_BATCHES).increment(1);
         Arc::new(Self {
             bytes,
+            began: Instant::now(),
             state: Mutex::new(State {
                 left: records.len() + 1,
                 landed: records.iter().map(|record| (record.id(), None)).collect(),
@@ -283,14 +293,31 @@ impl Append {
         let Some(sender) = state.sender.take() else {
             return;
         };
-        gauge!(names::IN_FLIGHT_BYTES).decrement(self.bytes);
+        gauge!(names::KAFKA_IN_FLIGHT_BYTES).decrement(self.bytes);
         let answer = match (state.answer.take(), state.failed.take()) {
             (Some(answer), _) => answer,
             (None, Some(why)) => Appended::Unknown(why),
             (None, None) => landed(std::mem::take(&mut state.landed)),
         };
+        self.count(&answer);
         // Nobody may wait for the answer any more.
         sender.send(answer).ok();
+    }
+}
+
+impl Append {
+    fn count(&self, answer: &Appended) {
+        let outcome = match answer {
+            Appended::Landed(landed) => {
+                histogram!(names::APPEND_SECONDS).record(self.began.elapsed().as_secs_f64());
+                counter!(names::APPENDED).increment(u64::try_from(landed.len()).unwrap_or(u64::MAX));
+                return;
+            }
+            Appended::NotWritten(_) => "not-written",
+            Appended::HeadMoved(_) => "head-moved",
+            Appended::Unknown(_) => "unknown",
+        };
+        counter!(names::APPENDS_FAILED, "outcome" => outcome).increment(1);
     }
 }
 

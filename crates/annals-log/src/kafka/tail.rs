@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::catch_up::CatchUp;
 use super::client::Context;
-use super::{metrics as names, wire};
+use super::wire;
+use crate::metrics as names;
 use crate::recent::Recent;
 use crate::{LogError, Placed};
 
@@ -202,10 +203,14 @@ impl Tail {
         for (shard, followed) in all.iter_mut().filter(|(_, followed)| !followed.assigned) {
             let assigned =
                 at(&self.topic, *shard, followed.next).and_then(|list| consumer.incremental_assign(&list));
-            match assigned {
-                Ok(()) => followed.assigned = true,
-                Err(error) => tracing::warn!(%shard, %error, "cannot follow a shard"),
+            // Left again at the next look, and tried anew when somebody reads.
+            if let Err(error) = assigned {
+                tracing::warn!(%shard, %error, "cannot follow a shard");
+                followed.broken = Some(LogError::Unavailable(format!(
+                    "cannot follow shard {shard}: {error}"
+                )));
             }
+            followed.assigned = true;
         }
     }
 
@@ -271,7 +276,7 @@ pub(super) fn placed_next(
     message: &BorrowedMessage<'_>,
 ) -> Result<Placed, LogError> {
     if Offset::try_from(message.offset()) != Ok(expected) {
-        counter!(names::GAPS, "shard" => shard.to_string()).increment(1);
+        counter!(names::KAFKA_GAPS, "shard" => shard.to_string()).increment(1);
         return Err(LogError::Refused(format!(
             "shard {shard} has offset {} where {expected} should be: records are missing (deleted, compacted, \
              or a transaction's marker)",

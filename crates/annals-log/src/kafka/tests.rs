@@ -241,7 +241,8 @@ async fn settings_of_security_become_those_of_the_client() {
 fn settings_out_of_range_are_named() {
     let good = || KafkaSettings::new("b:1");
     good().validate().unwrap();
-    let cases: [(&str, fn(&mut KafkaSettings)); 9] = [
+    type Spoil = fn(&mut KafkaSettings);
+    let cases: [(&str, Spoil); 9] = [
         ("log.brokers", |s| s.brokers.clear()),
         ("log.topic", |s| s.topic = "a b".to_owned()),
         ("log.producers is 0", |s| s.producers = 0),

@@ -24,8 +24,8 @@ pub(super) fn headers(record: &Record) -> OwnedHeaders {
 
 /// What is stored, exactly: an empty key, value or header is not a null one.
 ///
-/// One exception, which the client's interface forces: a header name that is not UTF-8 reads as the two bytes
-/// `FF FF`. Such a record is foreign in any case, and every reader reads it the same.
+/// One exception, which the client's interface forces: a header whose name is not UTF-8 reads as the name
+/// `FF FF` with a null value. Such a record is foreign in any case, and every reader reads it the same.
 pub(super) fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
     let timestamp_ms = match message.timestamp() {
         Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => ms,

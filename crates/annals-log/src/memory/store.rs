@@ -88,8 +88,7 @@ impl MemoryStore {
             accepted: HashMap::new(),
             streams: HashMap::new(),
         });
-        let from = usize::try_from(indexed.at.head.next.get()).unwrap_or(usize::MAX);
-        for placed in self.log.placed(shard).iter().skip(from) {
+        for placed in self.log.placed_from(shard, indexed.at.head.next) {
             if placed.offset >= indexed.until {
                 break;
             }

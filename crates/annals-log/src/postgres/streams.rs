@@ -30,9 +30,9 @@ pub enum JournalHead {
 /// Journal and snapshots in Postgres.
 #[derive(Debug, Clone)]
 pub struct PgStreamStore {
-    pool: PgPool,
+    pub(super) pool: PgPool,
     app: AppName,
-    shards: ShardCount,
+    pub(super) shards: ShardCount,
     head: JournalHead,
 }
 
@@ -92,7 +92,7 @@ impl PgStreamStore {
         }
     }
 
-    fn genesis(&self, shard: Shard) -> Hash32 {
+    pub(super) fn genesis(&self, shard: Shard) -> Hash32 {
         hash::genesis(&self.app, shard, self.shards)
     }
 
@@ -296,7 +296,7 @@ impl StreamStore for PgStreamStore {
 }
 
 /// What does not decode is there and wrong; all else may be better later.
-fn store_error(error: sqlx::Error) -> StoreError {
+pub(super) fn store_error(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
             StoreError::Corrupt(error.to_string())

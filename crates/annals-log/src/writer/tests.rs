@@ -3,15 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use annals_record::fold::{Fold, Head};
-use annals_record::record::{Record, Slot};
+use annals_record::record::{Claim, Record, Seen, Slot};
 use annals_record::value::ClaimValue;
 use annals_record::{
     AppName, Generation, Hash32, KeyHash, Offset, RecordId, Shard, ShardCount, StreamId, Version, hash,
 };
 
 use super::*;
-use crate::LogError;
+use crate::{LogError, Placed};
 
 const STEPS: usize = 400;
 const SEEDS: u64 = 300;

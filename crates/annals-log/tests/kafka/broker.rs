@@ -1,9 +1,12 @@
 //! A topic of its own for each test on the broker of `ANNALS_TEST_KAFKA`, deleted at the end.
 #![allow(
     dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
     clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::expect_used
+    clippy::print_stderr
 )]
 
 use std::collections::BTreeMap;
@@ -29,7 +32,7 @@ impl TestTopic {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Some(brokers) = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) else {
             assert!(
-                std::env::var("CI").is_ok_and(|ci| ci == "true") == false,
+                !std::env::var("CI").is_ok_and(|ci| ci == "true"),
                 "{VARIABLE} is not set, and CI=true allows no skipped test"
             );
             eprintln!("skipped: {VARIABLE} is not set");

@@ -284,9 +284,21 @@ async fn a_small_limit_holds_as_well() {
     log.close().await;
 }
 
-fn foreign(topic: &TestTopic, raw: &RawRecord) {
+/// Something that is not ours.
+pub fn foreign(topic: &TestTopic, shard: i32) {
+    let raw = RawRecord {
+        key: None,
+        timestamp_ms: 1,
+        value: None,
+        headers: vec![header("annals", Some(b"x"))],
+    };
+    produce(topic, shard, &raw);
+}
+
+fn produce(topic: &TestTopic, shard: i32, raw: &RawRecord) {
     let producer: BaseProducer = topic.client().create().unwrap();
-    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("").partition(0).timestamp(raw.timestamp_ms);
+    let mut record: BaseRecord<'_, [u8], [u8]> =
+        BaseRecord::to("").partition(shard).timestamp(raw.timestamp_ms);
     let name = topic.name();
     record.topic = &name;
     record.key = raw.key.as_deref();
@@ -373,7 +385,7 @@ async fn whatever_is_on_the_topic_is_read_byte_for_byte() {
         ours.clone(),
     ];
     for raw in &all {
-        foreign(&topic, raw);
+        produce(&topic, 0, raw);
     }
     let log = topic.open().await;
     let found = read(&log, Shard::new(0), 0, all.len()).await;

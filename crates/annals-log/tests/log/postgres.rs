@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use annals_log::testing::Chained;
 use annals_log::{
-    Appended, Appending, Durability, Log, LogError, PostgresLog, PostgresSettings, PostgresTask, ReadLimits,
-    Wakes,
+    Appended, Appending, Checkpoint, Durability, Log, LogError, PostgresLog, PostgresSettings, PostgresTask,
+    ReadLimits, ReaderSettings, ShardReader, Wakes,
 };
 use annals_record::{AppName, Offset, Shard, ShardCount};
 use annals_store::notify::{Limits, Listener, Notifier};
@@ -14,6 +14,8 @@ use annals_store::pool::PoolSettings;
 use annals_store::testing::TestDatabase;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
+
+use super::domain;
 
 /// A database with an empty log, and the tasks of all that opened it. Fields go in this order.
 pub struct Fixture {
@@ -257,6 +259,77 @@ async fn a_notification_wakes_a_reader_of_another_process() {
     let (read, landed) = tokio::join!(read, claim(&logs[0], &mut writer));
     assert!(matches!(landed, Appended::Landed(_)));
     assert_eq!(read.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_moves_its_checkpoint_with_what_it_writes_and_resumes_there() {
+    let Some(mut fixture) = Fixture::create(count(1)).await else {
+        return;
+    };
+    let (writing, reading) = (fixture.open().await, fixture.open().await);
+    let mut writer = fixture.writer(0);
+    let mut at = Checkpoint::genesis(writer.head());
+    for round in 0..3_u64 {
+        let head = writer.head();
+        let records = (1..=5)
+            .map(|n| writer.commit("order-1", 5 * round + n, 1))
+            .collect();
+        let landed = writing.append(Shard::new(0), head, records).await;
+        assert!(matches!(landed, Appended::Landed(_)));
+        // Each round is another process's: it finds the stored checkpoint and reads from the tables.
+        let (settings, catalog) = (ReaderSettings::default(), domain::catalog());
+        let opened = ShardReader::open(reading.clone(), catalog, Shard::new(0), at.clone(), settings).await;
+        let mut reader = opened.unwrap();
+        while reader.checkpoint().head.next < writer.head().next {
+            let Some(batch) = reader.next().await.unwrap() else {
+                continue;
+            };
+            let mut transaction = fixture.pool.begin().await.unwrap();
+            Checkpoint::advance(&mut transaction, "process/x", batch.shard, &batch.from, &batch.to)
+                .await
+                .unwrap();
+            transaction.commit().await.unwrap();
+        }
+        let stored = Checkpoint::load(&fixture.pool, "process/x", Shard::new(0))
+            .await
+            .unwrap();
+        at = stored.unwrap();
+        assert_eq!(at.head, writer.head());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_is_noticed_by_who_has_it_open_and_by_who_opens_it() {
+    let Some(mut fixture) = Fixture::create(count(1)).await else {
+        return;
+    };
+    let log = fixture.open().await;
+    let mut writer = fixture.writer(0);
+    let genesis = writer.head();
+    for _ in 0..3 {
+        assert!(matches!(claim(&*log, &mut writer).await, Appended::Landed(_)));
+    }
+    let limits = ReadLimits {
+        wait: Duration::from_millis(10),
+        ..ReadLimits::default()
+    };
+    let read = async |log: &dyn Log, from| log.read(Shard::new(0), Offset::new(from), limits).await;
+    fixture
+        .execute("ALTER TABLE annals.journal DISABLE TRIGGER USER; DELETE FROM annals.journal WHERE log_offset = 1")
+        .await;
+    let another = fixture.open().await;
+    assert_eq!(read(&*another, 0).await.unwrap().len(), 1);
+    let hole = read(&*another, 1).await;
+    assert!(matches!(hole, Err(LogError::Refused(_))), "{hole:?}");
+
+    fixture
+        .execute("DELETE FROM annals.journal; UPDATE annals.log_head SET next_offset = 0")
+        .await;
+    let ends_at_0 = |read: &_| matches!(read, Err(LogError::BeyondEnd { end, .. }) if *end == genesis.next);
+    let another = fixture.open().await;
+    assert!(ends_at_0(&read(&*another, 2).await));
+    // The ring still has the records until the next poll.
+    while !ends_at_0(&read(&*log, 2).await) {}
 }
 
 #[tokio::test]

@@ -102,7 +102,10 @@ fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), QueryError>
 
 fn read_limit(value: &str, limits: &Limits) -> Result<u32, QueryError> {
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-    let limit = value.parse().ok().filter(|limit| digits && (1..=limits.max_page).contains(limit));
+    let limit = value
+        .parse()
+        .ok()
+        .filter(|limit| digits && (1..=limits.max_page).contains(limit));
     limit.ok_or_else(|| {
         let expected = format!("an integer from 1 to {}", limits.max_page);
         QueryError::invalid("limit", expected)
@@ -114,9 +117,17 @@ fn read_sort(resource: &Resource, value: &str) -> Result<(usize, bool), QueryErr
         Some(name) => (name, true),
         None => (value, false),
     };
-    let column = resource.sort.iter().copied().find(|&at| resource.columns[at].name == name);
+    let column = resource
+        .sort
+        .iter()
+        .copied()
+        .find(|&at| resource.columns[at].name == name);
     column.map(|column| (column, descending)).ok_or_else(|| {
-        let offered: Vec<_> = resource.sort.iter().map(|&at| resource.columns[at].name.as_str()).collect();
+        let offered: Vec<_> = resource
+            .sort
+            .iter()
+            .map(|&at| resource.columns[at].name.as_str())
+            .collect();
         let expected = match offered.as_slice() {
             [] => "left out: nothing can be sorted by here".to_owned(),
             names => format!("one of: {} (with - in front: descending)", names.join(", ")),
@@ -129,7 +140,11 @@ fn read_fields(resource: &Resource, value: &str) -> Result<Vec<usize>, QueryErro
     let mut fields = BTreeSet::new();
     for name in value.split(',') {
         let Some(at) = resource.column(name) else {
-            let known: Vec<_> = resource.columns.iter().map(|column| column.name.as_str()).collect();
+            let known: Vec<_> = resource
+                .columns
+                .iter()
+                .map(|column| column.name.as_str())
+                .collect();
             let expected = format!("of: {}, with commas between", known.join(", "));
             return Err(QueryError::invalid("fields", expected));
         };
@@ -140,7 +155,11 @@ fn read_fields(resource: &Resource, value: &str) -> Result<Vec<usize>, QueryErro
 
 fn read_filter(resource: &Resource, parameter: &str, value: &str) -> Result<Filter, QueryError> {
     let (column, operator) = parameter.split_once('.').unwrap_or((parameter, "eq"));
-    let found = resource.filter.iter().copied().find(|&at| resource.columns[at].name == column);
+    let found = resource
+        .filter
+        .iter()
+        .copied()
+        .find(|&at| resource.columns[at].name == column);
     let operator = OPERATORS.into_iter().find(|known| name(*known) == operator);
     let (Some(column), Some(operator)) = (found, operator) else {
         return Err(unknown(resource, parameter, true));
@@ -219,7 +238,12 @@ mod tests {
 
     #[test]
     fn counts_edits() {
-        for (from, to, edits) in [("", "abc", 3), ("status", "stats", 1), ("total.gt", "total.gte", 1), ("a", "b", 1)] {
+        for (from, to, edits) in [
+            ("", "abc", 3),
+            ("status", "stats", 1),
+            ("total.gt", "total.gte", 1),
+            ("a", "b", 1),
+        ] {
             assert_eq!(distance(from, to), edits);
             assert_eq!(distance(to, from), edits);
         }

@@ -71,10 +71,7 @@ async fn live_builds(
         .collect()
 }
 
-async fn columns(
-    pool: &PgPool,
-    schemas: &[String],
-) -> Result<HashMap<(String, String), Columns>, LoadError> {
+async fn columns(pool: &PgPool, schemas: &[String]) -> Result<HashMap<(String, String), Columns>, LoadError> {
     let rows = sqlx::query(
         "SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(b.typname, t.typname)::text,
                 a.attnotnull
@@ -124,7 +121,9 @@ fn resolve(definition: &Arc<Definition>, build: i32, found: &Columns) -> Result<
         for name in names {
             match needed(what, name) {
                 Ok(at) if columns[at].ty == SqlType::Other => {
-                    return Err(wrong(format!("{what} `{name}` has a type that cannot be compared")));
+                    return Err(wrong(format!(
+                        "{what} `{name}` has a type that cannot be compared"
+                    )));
                 }
                 Ok(at) => places.push(at),
                 Err(error) if own => return Err(error),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use annals_projection::manifest::Projections;
+use annals_projection::Manifest;
 
 use super::LoadError;
 
@@ -48,13 +48,10 @@ pub struct Expansion {
     pub column: String,
 }
 
-/// The resources of all manifests.
+/// The resources of one manifest.
 #[must_use]
-pub fn definitions(projections: &Projections) -> Vec<Definition> {
-    let definition = |(manifest, resource): (
-        &std::sync::Arc<annals_projection::manifest::Manifest>,
-        &annals_projection::manifest::Resource,
-    )| {
+pub fn definitions(manifest: &Manifest) -> Vec<Definition> {
+    let definition = |resource: &annals_projection::Resource| {
         let table = manifest.table(&resource.table)?;
         let expand = resource.expand.iter().map(|(name, expand)| {
             let expansion = Expansion {
@@ -81,7 +78,7 @@ pub fn definitions(projections: &Projections) -> Vec<Definition> {
         })
     };
     // A manifest was refused if a resource of it has no table.
-    projections.resources().filter_map(definition).collect()
+    manifest.resources.iter().filter_map(definition).collect()
 }
 
 /// Checks what needs no database.

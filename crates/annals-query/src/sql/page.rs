@@ -11,7 +11,7 @@
 
 use std::fmt::Write;
 
-use super::{Bind, Builder, place};
+use super::{Bind, Builder, Statement, place};
 use crate::request::{Filter, Operator, Order, Page, Prepared, Test};
 use crate::resource::Resource;
 
@@ -29,12 +29,29 @@ enum Part {
     Nulls,
 }
 
+/// Only the rows that a page's filters let through, counted: for looking at its plan.
+pub(super) fn filtered(prepared: &Prepared, page: &Page) -> Statement {
+    let mut builder = Builder::default();
+    let mut from = builder.from(&prepared.resource, &prepared.access);
+    builder.filters(&mut from, &prepared.resource, &page.filters);
+    Statement {
+        sql: format!("SELECT count(*) {from}"),
+        binds: builder.binds,
+    }
+}
+
 impl Builder {
     /// `data, rows, last, count FROM …`: one line. `rows` is one more than the limit if there is a next page; `last`
     /// has the order's values of the page's last row then.
-    pub(super) fn page(&mut self, prepared: &Prepared, page: &Page) {
+    pub(super) fn page(&mut self, prepared: &Prepared, page: &Page, states: &str) {
         let resource = &prepared.resource;
-        let json = self.json(resource, &prepared.access, ROW, &prepared.fields, &prepared.expand);
+        let json = self.json(
+            resource,
+            &prepared.access,
+            ROW,
+            &prepared.fields,
+            &prepared.expand,
+        );
         let filtered = {
             let mut sql = self.from(resource, &prepared.access);
             self.filters(&mut sql, resource, &page.filters);
@@ -55,7 +72,7 @@ impl Builder {
         };
         let _ = write!(
             self.sql,
-            "\"#l\".*, {count} FROM (\
+            "\"#l\".*, {count} FROM {states} CROSS JOIN (\
              SELECT coalesce(json_agg(\"#q\".\"#data\" ORDER BY \"#q\".\"#ord\") \
                     FILTER (WHERE \"#q\".\"#ord\" <= ${limit}), '[]')::text AS \"#data\", \
              count(*) AS \"#rows\", max(\"#q\".\"#at\") FILTER (WHERE \"#q\".\"#ord\" = ${limit}) AS \"#last\" \
@@ -123,20 +140,26 @@ impl Builder {
         } else if part == Part::Nulls {
             let _ = write!(sql, " AND (SELECT count(*) FROM \"#a\") <= ${limit}");
         }
-        let rest = Order {
-            columns: order.columns[from..].to_vec(),
-            descending: order.descending,
-        };
-        let _ = write!(sql, " {} LIMIT ${limit} + 1", sorted(resource, &rest, table));
+        // The sort column stays in the order of the nulls: only so does the planner see that its index gives it.
+        let _ = write!(sql, " {} LIMIT ${limit} + 1", sorted(resource, order, table));
         sql
     }
 
     /// `(a, b) > ($1, $2)`, from the `from`-th column of the order on. Values that are null are skipped by the
     /// caller.
-    fn behind(&mut self, resource: &Resource, order: &Order, values: &[Option<String>], from: usize) -> String {
+    fn behind(
+        &mut self,
+        resource: &Resource,
+        order: &Order,
+        values: &[Option<String>],
+        from: usize,
+    ) -> String {
         let table = resource.definition.table.as_str();
         let columns = &order.columns[from..];
-        let left: Vec<_> = columns.iter().map(|&column| place(resource, table, column)).collect();
+        let left: Vec<_> = columns
+            .iter()
+            .map(|&column| place(resource, table, column))
+            .collect();
         let right: Vec<_> = columns
             .iter()
             .zip(&values[from..])

@@ -13,7 +13,6 @@ use annals_domain::kit::Dice;
 use serde_json::json;
 
 use super::*;
-use crate::fixture::order;
 use gateway::Account;
 use world::World;
 
@@ -184,7 +183,7 @@ fn left_alone_a_good_order_is_confirmed() {
                 "seed {seed}"
             );
             assert_eq!(
-                world.held_by(order(n as u128 + 1)),
+                world.held_by(world.orders[n].key),
                 world.demanded(n),
                 "seed {seed}"
             );

@@ -1,0 +1,94 @@
+//! Becoming owner: read to the end, append a claim, read on until the fold passes it.
+
+use std::sync::Arc;
+
+use annals_record::record::{Claim, Meta, Record, Seen};
+use annals_record::{Epoch, Offset, RecordId};
+use bytes::Bytes;
+
+use super::{ClaimDraft, Output, Phase, ShardWriter, State, StopReason};
+use crate::Appended;
+
+impl ShardWriter {
+    pub(super) fn begin_claim(&mut self, id: RecordId, time_ms: i64, value: Bytes, out: &mut Vec<Output>) {
+        if self.state != State::Idle {
+            return;
+        }
+        self.claim = Some(ClaimDraft {
+            id,
+            time_ms,
+            value,
+            append: 0,
+        });
+        self.state = State::Claiming(Phase::End);
+        out.push(Output::End);
+    }
+
+    pub(super) fn give_up_claim(&mut self, out: &mut Vec<Output>) {
+        if let State::Claiming(_) = self.state {
+            self.stop(StopReason::ClaimFailed("it took too long".to_owned()), out);
+        }
+    }
+
+    pub(super) fn end_known(&mut self, end: Offset, out: &mut Vec<Output>) {
+        if self.state == State::Claiming(Phase::End) {
+            self.state = State::Claiming(Phase::Reading(end));
+            self.claim_if_at_end(out);
+        }
+    }
+
+    /// Appends the claim once everything up to the end seen before it has been folded, and the record before
+    /// the checkpoint was found to be what it was.
+    pub(super) fn claim_if_at_end(&mut self, out: &mut Vec<Output>) {
+        let State::Claiming(Phase::Reading(end)) = self.state else {
+            return;
+        };
+        let head = *self.fold.head();
+        if head.next < end || self.verify.is_some() {
+            return;
+        }
+        let append = self.number_append();
+        let Some(claim) = &mut self.claim else { return };
+        claim.append = append;
+        let record = Record {
+            stream: None,
+            timestamp_ms: claim.time_ms.max(head.time_ms),
+            meta: Meta::Claim(Claim {
+                id: claim.id,
+                epoch: Epoch::new(head.epoch.get().saturating_add(1)),
+                seen: Seen {
+                    accepted: head.accepted,
+                    chain: head.chain,
+                },
+                genesis: self.fold.genesis(),
+            }),
+            value: claim.value.clone(),
+        };
+        self.state = State::Claiming(Phase::Appending);
+        out.push(Output::Append {
+            append,
+            at: head,
+            records: vec![Arc::new(record)],
+        });
+    }
+
+    pub(super) fn claim_appended(&mut self, result: Appended, out: &mut Vec<Output>) {
+        if self.state != State::Claiming(Phase::Appending) {
+            return;
+        }
+        match result {
+            // Whether it landed or not, the fold will say: by its id, or by a claim that was given up.
+            Appended::Landed(_) | Appended::Unknown(_) => self.state = State::Claiming(Phase::Passing),
+            Appended::HeadMoved(head) if head.epoch > self.fold.head().epoch => {
+                self.stop(
+                    StopReason::ClaimFailed("another claim came first".to_owned()),
+                    out,
+                );
+            }
+            // Nothing was written, so the same claim may be made again behind what came in between.
+            Appended::HeadMoved(head) => self.state = State::Claiming(Phase::Reading(head.next)),
+            Appended::NotWritten(error) => self.stop(StopReason::ClaimFailed(error.to_string()), out),
+        }
+        self.claim_if_at_end(out);
+    }
+}

@@ -1,0 +1,220 @@
+//! Reacting to a batch, without I/O: inputs and what is stored go in, what is to be stored comes out.
+//!
+//! *Invariant:* commands of one instance to one stream go one after the other; the next is released by the record
+//! of the one before. Keys follow from what is reacted to, so that reacting again gives the same ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use annals_domain::{Action, SendCommand};
+use annals_record::KeyHash;
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+use crate::erased::{AnyInput, ErasedProcess, ReactError};
+
+/// One thing to react to.
+pub(crate) struct Stimulus {
+    /// The instance.
+    pub(crate) instance: String,
+    pub(crate) input: AnyInput,
+    pub(crate) time: DateTime<Utc>,
+    /// Record or timer, as keys and causation name it.
+    pub(crate) cause: Cause,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Cause {
+    /// The id of a record.
+    Record(String),
+    /// A timer: its name, due time in ms, and count.
+    Timer { name: String, due_ms: i64, n: i64 },
+}
+
+impl Cause {
+    fn key(&self, process: &str, instance: &str, n: usize) -> String {
+        match self {
+            Self::Record(id) => format!("{process}:{id}:{n}"),
+            Self::Timer {
+                name,
+                due_ms,
+                n: count,
+            } => format!("{process}:{instance}:{name}:{due_ms}:{count}:{n}"),
+        }
+    }
+}
+
+/// What is stored of one instance.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Instance {
+    pub(crate) state: Option<Vec<u8>>,
+    pub(crate) step: String,
+    pub(crate) stuck: Option<String>,
+    /// The highest number of its outbox rows.
+    pub(crate) last_seq: i64,
+    /// Streams to which a command of it is open (sent or waiting).
+    pub(crate) busy: BTreeSet<String>,
+    /// How often each timer was set.
+    pub(crate) timers: BTreeMap<String, i64>,
+}
+
+/// A row for the outbox.
+#[derive(Debug, Clone)]
+pub(crate) struct NewRow {
+    pub(crate) instance: String,
+    pub(crate) seq: i64,
+    pub(crate) what: What,
+    pub(crate) key: String,
+    /// Whether it goes out at once; else it waits for the one before.
+    pub(crate) now: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    Command(SendCommand),
+    Effect {
+        name: &'static str,
+        payload: Box<RawValue>,
+    },
+}
+
+impl NewRow {
+    pub(crate) fn key_hash(&self) -> KeyHash {
+        KeyHash::of(&self.key)
+    }
+
+    pub(crate) fn stream(&self) -> Option<String> {
+        match &self.what {
+            What::Command(command) => Some(format!("{}-{}", command.category, command.key)),
+            What::Effect { .. } => None,
+        }
+    }
+}
+
+/// A timer as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewTimer {
+    pub(crate) instance: String,
+    pub(crate) name: String,
+    pub(crate) due: DateTime<Utc>,
+    pub(crate) n: i64,
+}
+
+/// What a batch leads to.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) instances: BTreeMap<String, Instance>,
+    pub(crate) rows: Vec<NewRow>,
+    /// The last word on each timer: set, or withdrawn.
+    pub(crate) timers: BTreeMap<(String, String), Option<NewTimer>>,
+    /// Effects withdrawn: instance, name, and the rows below this number only (later ones were asked for after).
+    pub(crate) withdrawn: Vec<(String, &'static str, i64)>,
+}
+
+/// Reacts to stimuli in their order, over the instances as they are stored.
+///
+/// # Errors
+/// The instance whose state does not read, and why. Nothing of the batch may then be kept.
+pub(crate) fn react(
+    process: &dyn ErasedProcess,
+    instances: BTreeMap<String, Instance>,
+    stimuli: Vec<Stimulus>,
+) -> Result<Changes, (String, ReactError)> {
+    let mut changes = Changes {
+        instances,
+        ..Changes::default()
+    };
+    for stimulus in stimuli {
+        let instance = changes.instances.entry(stimulus.instance.clone()).or_default();
+        let state = instance.state.as_deref();
+        let reaction = process.react(&stimulus.instance, state, &stimulus.input, stimulus.time);
+        let reaction = reaction.map_err(|error| (stimulus.instance.clone(), error))?;
+        instance.state = Some(reaction.state);
+        reaction.step.clone_into(&mut instance.step);
+        for (n, action) in reaction.actions.into_vec().into_iter().enumerate() {
+            changes.act(process.name(), &stimulus, n, action);
+        }
+    }
+    Ok(changes)
+}
+
+impl Changes {
+    fn act(&mut self, process: &str, stimulus: &Stimulus, n: usize, action: Action) {
+        let name = &stimulus.instance;
+        let Some(instance) = self.instances.get_mut(name) else {
+            return;
+        };
+        match action {
+            Action::Send(command) => {
+                let stream = format!("{}-{}", command.category, command.key);
+                let now = instance.busy.insert(stream);
+                self.push(process, stimulus, n, What::Command(command), now);
+            }
+            Action::Perform { effect, payload } => {
+                self.push(
+                    process,
+                    stimulus,
+                    n,
+                    What::Effect {
+                        name: effect,
+                        payload,
+                    },
+                    true,
+                );
+            }
+            Action::Wake { timer, after } => {
+                let count = instance.timers.entry(timer.to_owned()).or_default();
+                *count += 1;
+                let due = stimulus.time + after;
+                let new = NewTimer {
+                    instance: name.clone(),
+                    name: timer.to_owned(),
+                    due,
+                    n: *count,
+                };
+                self.timers.insert((name.clone(), timer.to_owned()), Some(new));
+            }
+            Action::WithdrawTimer(timer) => {
+                self.timers.insert((name.clone(), timer.to_owned()), None);
+            }
+            Action::WithdrawEffect(effect) => {
+                let below = instance.last_seq + 1;
+                self.rows.retain(|row| {
+                    let same = matches!(&row.what, What::Effect { name, .. } if *name == effect);
+                    !(row.instance == *name && same)
+                });
+                self.withdrawn.push((name.clone(), effect, below));
+            }
+            Action::Stuck(why) => instance.stuck = Some(why),
+        }
+    }
+
+    fn push(&mut self, process: &str, stimulus: &Stimulus, n: usize, what: What, now: bool) {
+        let key = stimulus.cause.key(process, &stimulus.instance, n);
+        self.push_row(&stimulus.instance, what, key, now);
+    }
+
+    fn push_row(&mut self, name: &str, what: What, key: String, now: bool) {
+        let Some(instance) = self.instances.get_mut(name) else {
+            return;
+        };
+        instance.last_seq += 1;
+        self.rows.push(NewRow {
+            instance: name.to_owned(),
+            seq: instance.last_seq,
+            what,
+            key,
+            now,
+        });
+    }
+
+    /// An effect's answer goes out as a command of its instance.
+    pub(crate) fn answer(&mut self, name: &str, command: SendCommand, effect_key: &str) {
+        let Some(instance) = self.instances.get_mut(name) else {
+            return;
+        };
+        let now = instance
+            .busy
+            .insert(format!("{}-{}", command.category, command.key));
+        self.push_row(name, What::Command(command), format!("{effect_key}:answer"), now);
+    }
+}

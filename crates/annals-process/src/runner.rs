@@ -1,0 +1,421 @@
+//! The loop of one process: read, react, keep, send. One runner a process, by lease; a second one fails at its
+//! first checkpoint.
+
+mod due;
+mod feed;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_domain::{Ambient, Catalog, RecordView, Retry};
+use annals_log::{
+    Accepted, Batch, Checkpoint, CheckpointError, Entry, Log, LogError, ReaderError, ReaderSettings,
+};
+use annals_record::{KeyHash, Offset, Shard, ShardCount, StreamId};
+use annals_store::lease::{LeaseKey, LeaseKind, Leases};
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::effects::Effects;
+use crate::erased::{AnyProcess, ReactError};
+use crate::outbox::{self, CommandRow, EffectRow};
+use crate::react::{Cause, Stimulus, react};
+use crate::sender::{Performed, Sender};
+use crate::{CommandSender, ProcessSettings, metrics};
+use feed::{Fed, Feed};
+
+/// Runs one process on this node.
+#[derive(Clone)]
+pub struct ProcessRunner {
+    /// The process.
+    pub process: AnyProcess,
+    /// Its effects.
+    pub effects: Effects,
+    /// The way of its commands.
+    pub sender: Arc<dyn CommandSender>,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The aggregates.
+    pub catalog: Catalog,
+    /// The process role's database.
+    pub pool: PgPool,
+    /// Who runs it.
+    pub leases: Arc<dyn Leases>,
+    /// How many shards there are.
+    pub shards: ShardCount,
+    /// Time and randomness.
+    pub ambient: Ambient,
+    /// How its readers read.
+    pub reader: ReaderSettings,
+    /// Limits.
+    pub settings: ProcessSettings,
+}
+
+/// Why a runner stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The lease is another node's, or another runner moved the checkpoint.
+    #[error("another node runs this process")]
+    Superseded,
+    /// A record cannot be read.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A command or an event of a record does not fit its type.
+    #[error("the record at {shard}:{offset} does not read: {source}")]
+    Record {
+        /// The shard.
+        shard: Shard,
+        /// Its offset.
+        offset: Offset,
+        /// Why.
+        source: annals_domain::ReadError,
+    },
+    /// An instance cannot react.
+    #[error("instance `{instance}`: {source}")]
+    Instance {
+        /// The instance.
+        instance: String,
+        /// Why.
+        source: ReactError,
+    },
+    /// Postgres.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// Postgres, about leases.
+    #[error(transparent)]
+    Lease(#[from] annals_store::Error),
+}
+
+impl From<CheckpointError> for RunnerError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Moved { .. } => Self::Superseded,
+            CheckpointError::Database(error) => Self::Database(error),
+            #[allow(unreachable_patterns)]
+            other => Self::Database(sqlx::Error::Protocol(other.to_string())),
+        }
+    }
+}
+
+/// Batches that are taken into one transaction, at most.
+const BATCHES: usize = 64;
+/// Timers and late commands that are looked at in one round.
+const ROUND: i64 = 500;
+/// Between two attempts to run.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl ProcessRunner {
+    /// Runs until `stop` is cancelled, whenever the lease is this node's.
+    pub async fn run(self, stop: CancellationToken) {
+        let name = self.process.name();
+        let key = [LeaseKey::new(LeaseKind::Process, name, 0)];
+        while !stop.is_cancelled() {
+            match self.leases.acquire(&key).await {
+                Ok(mine) if !mine.is_empty() => {
+                    metrics::running(name, true);
+                    let ended = tokio::select! {
+                        () = stop.cancelled() => break,
+                        ended = self.work(&key) => ended,
+                    };
+                    metrics::running(name, false);
+                    match ended {
+                        Err(RunnerError::Superseded) => {
+                            tracing::info!(process = name, "another node runs the process")
+                        }
+                        Err(error) => {
+                            tracing::error!(process = name, %error, "the process stopped; it goes on from its checkpoint")
+                        }
+                        Ok(()) => {}
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(process = name, %error, "the process's lease cannot be had"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+        if let Err(error) = self.leases.release(&key).await {
+            tracing::debug!(process = name, %error, "the lease could not be given back; it expires");
+        }
+    }
+
+    fn reader_name(&self) -> String {
+        format!("process/{}", self.process.name())
+    }
+
+    async fn work(&self, key: &[LeaseKey; 1]) -> Result<(), RunnerError> {
+        let mut feed = Feed::open(self, &self.reader_name()).await?;
+        let (sender, mut performed) = Sender::new(
+            self.process.name(),
+            Arc::clone(&self.sender),
+            self.effects.clone(),
+            self.pool.clone(),
+            self.ambient.clone(),
+            self.settings.clone(),
+        );
+        let mut round = Round {
+            runner: self,
+            committed: feed.positions(),
+            halted: BTreeSet::new(),
+            sender,
+        };
+        let mut tick = tokio::time::interval(self.settings.tick);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut renew = tokio::time::interval((self.leases.ttl() / 3).max(Duration::from_millis(100)));
+        let (mut fed, mut results) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                count = feed.receiver.recv_many(&mut fed, BATCHES) => {
+                    if count == 0 { return Ok(()) }
+                    round.batches(fed.drain(..)).await?;
+                }
+                _ = performed.recv_many(&mut results, BATCHES) => round.performed(std::mem::take(&mut results)).await?,
+                _ = tick.tick() => round.tick().await?,
+                _ = renew.tick() => {
+                    if self.leases.renew(key).await?.is_empty() {
+                        return Err(RunnerError::Superseded);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The state of one run: how far each shard has been kept, and what is on its way.
+struct Round<'r> {
+    runner: &'r ProcessRunner,
+    committed: BTreeMap<Shard, Offset>,
+    halted: BTreeSet<Shard>,
+    sender: Sender,
+}
+
+/// What one transaction takes in beside timers and effects: batches, or nothing.
+#[derive(Default)]
+struct Intake {
+    stimuli: Vec<Stimulus>,
+    moves: Vec<(Shard, Checkpoint, Checkpoint)>,
+    released: Vec<CommandRow>,
+    fired: Vec<(String, String)>,
+}
+
+impl Round<'_> {
+    fn process(&self) -> &'static str {
+        self.runner.process.name()
+    }
+
+    async fn batches(&mut self, fed: impl Iterator<Item = Fed>) -> Result<(), RunnerError> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for fed in fed {
+            match fed {
+                Fed::Batch(batch) => batches.push(*batch),
+                Fed::Halted(shard, error) => {
+                    metrics::halted(self.process());
+                    tracing::error!(process = self.process(), %shard, %error, "the process's reader of a shard has halted");
+                    self.halted.insert(shard);
+                }
+            }
+        }
+        let mut transaction = self.runner.pool.begin().await?;
+        let intake = self.intake(&mut transaction, &batches).await?;
+        self.keep(transaction, intake, Vec::new()).await
+    }
+
+    /// What of these batches concerns the process, with the commands that their answers release.
+    async fn intake(&self, connection: &mut PgConnection, batches: &[Batch]) -> Result<Intake, RunnerError> {
+        let mut intake = Intake::default();
+        let actor = format!("process:{}", self.process());
+        let mut own: Vec<(&StreamId, KeyHash)> = Vec::new();
+        for accepted in batches.iter().flat_map(|batch| &batch.records) {
+            if let (Some(entry), Some(header)) = (accepted.entry(), accepted.record().entry())
+                && *entry.actor.sub == *actor
+            {
+                own.push((&entry.stream, header.idempotency_key));
+            }
+        }
+        let answered = outbox::answered(connection, self.process(), &own).await?;
+        let deadline = self.send_deadline();
+        intake.released = outbox::release(connection, self.process(), &answered, deadline).await?;
+        let answered: BTreeSet<(&str, &[u8])> = answered
+            .iter()
+            .map(|(_, stream, key)| (stream.as_str(), key.as_slice()))
+            .collect();
+        for batch in batches {
+            for accepted in &batch.records {
+                intake
+                    .stimuli
+                    .extend(self.stimulus(batch.shard, accepted, &answered)?);
+            }
+            intake
+                .moves
+                .push((batch.shard, batch.from.clone(), batch.to.clone()));
+        }
+        Ok(intake)
+    }
+
+    fn stimulus(
+        &self,
+        shard: Shard,
+        accepted: &Accepted,
+        answered: &BTreeSet<(&str, &[u8])>,
+    ) -> Result<Option<Stimulus>, RunnerError> {
+        let (Some(entry), Some(header)) = (accepted.entry(), accepted.record().entry()) else {
+            return Ok(None);
+        };
+        if !self
+            .runner
+            .process
+            .categories()
+            .contains(&entry.stream.category())
+        {
+            return Ok(None);
+        }
+        let key = header.idempotency_key;
+        let own = answered.contains(&(entry.stream.as_str(), key.as_bytes().as_slice()));
+        let has_events = entry.outcome.as_ref().is_ok_and(|events| !events.is_empty());
+        if !own && !has_events {
+            return Ok(None);
+        }
+        let found = self.runner.process.of_record(&view(entry, own));
+        let found = found.map_err(|source| RunnerError::Record {
+            shard,
+            offset: accepted.offset(),
+            source,
+        })?;
+        Ok(found.map(|(instance, input)| Stimulus {
+            instance,
+            input,
+            time: entry.time,
+            cause: Cause::Record(entry.record.to_string()),
+        }))
+    }
+
+    /// A command is looked for in the log only after the engine's own deadline has surely passed.
+    fn send_deadline(&self) -> Duration {
+        2 * self.runner.settings.deadline
+    }
+
+    /// Reacts and keeps everything in one transaction; what goes out goes out after it.
+    async fn keep(
+        &mut self,
+        mut transaction: sqlx::Transaction<'static, sqlx::Postgres>,
+        intake: Intake,
+        performed: Vec<Performed>,
+    ) -> Result<(), RunnerError> {
+        let process = self.process();
+        let mut ids: BTreeSet<String> = intake.stimuli.iter().map(|s| s.instance.clone()).collect();
+        ids.extend(performed.iter().map(|done| done.row.instance.clone()));
+        let ids: Vec<String> = ids.into_iter().collect();
+        let instances = outbox::load(&mut transaction, process, &ids).await?;
+        let inputs = intake.stimuli.len();
+        let changes = react(&*self.runner.process, instances, intake.stimuli);
+        let mut changes = changes.map_err(|(instance, source)| RunnerError::Instance { instance, source })?;
+        for (instance, timer) in intake.fired {
+            // Fired, unless the reaction set it again.
+            changes.timers.entry((instance, timer)).or_insert(None);
+        }
+        for done in &performed {
+            if outbox::effect_done(&mut transaction, process, &done.row).await?
+                && let Ok(Some(answer)) = &done.result
+            {
+                changes.answer(&done.row.instance, answer.clone(), &done.row.key);
+            }
+        }
+        let deadline = self.send_deadline();
+        let (commands, effects) = outbox::keep(&mut transaction, process, &changes, deadline).await?;
+        if !intake.moves.is_empty() {
+            let reader = self.runner.reader_name();
+            let merged = merged(&intake.moves);
+            let moves: Vec<_> = merged
+                .iter()
+                .map(|(shard, (from, to))| (*shard, from, to))
+                .collect();
+            Checkpoint::advance_all(&mut transaction, &reader, &moves).await?;
+        }
+        transaction.commit().await?;
+        metrics::reacted(process, inputs);
+        for (shard, _, to) in intake.moves {
+            self.committed.insert(shard, to.head.next);
+        }
+        self.sender.send(intake.released);
+        self.sender.send(commands);
+        self.sender.perform(effects);
+        Ok(())
+    }
+
+    async fn performed(&mut self, results: Vec<Performed>) -> Result<(), RunnerError> {
+        let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(|one| one.result.is_ok());
+        let process = self.process();
+        for one in &failed {
+            metrics::performed(process, false);
+            self.effect_failed(one).await?;
+            self.sender.kept(&one.row);
+        }
+        if done.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<EffectRow> = done.iter().map(|one| one.row.clone()).collect();
+        let transaction = self.runner.pool.begin().await?;
+        self.keep(transaction, Intake::default(), done).await?;
+        for row in &rows {
+            metrics::performed(process, true);
+            self.sender.kept(row);
+        }
+        Ok(())
+    }
+
+    async fn effect_failed(&self, one: &Performed) -> Result<(), RunnerError> {
+        let Err(error) = &one.result else { return Ok(()) };
+        let (pool, process, row) = (&self.runner.pool, self.process(), &one.row);
+        tracing::warn!(process, instance = %row.instance, effect = %row.effect, %error, "an effect failed");
+        if error.retry == Retry::Never {
+            metrics::parked(process);
+            outbox::park(pool, process, &row.instance, row.seq, &error.message).await?;
+        } else {
+            let [jitter] = self.runner.ambient.random();
+            let attempts = u32::try_from(row.attempts).unwrap_or(0) + 1;
+            let after = Sender::backoff(&self.runner.settings).after(attempts, jitter);
+            outbox::effect_failed(pool, process, row, &error.message, after).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A record as processes look at it.
+fn view(entry: &Entry, own: bool) -> RecordView<'_> {
+    let result = match &entry.outcome {
+        Ok(events) => Ok(events
+            .iter()
+            .map(|e| (&*e.event_type, e.schema, &*e.stored))
+            .collect()),
+        Err(refusal) => Err(refusal.clone()),
+    };
+    RecordView {
+        stream: &entry.stream,
+        command: &entry.command,
+        data: &entry.data,
+        version: entry.version,
+        result,
+        own,
+    }
+}
+
+/// One move a shard, from where the first batch began to where the last one ended.
+fn merged(moves: &[(Shard, Checkpoint, Checkpoint)]) -> BTreeMap<Shard, (Checkpoint, Checkpoint)> {
+    let mut merged = BTreeMap::new();
+    for (shard, from, to) in moves {
+        merged
+            .entry(*shard)
+            .or_insert_with(|| (from.clone(), to.clone()))
+            .1 = to.clone();
+    }
+    merged
+}
+
+type FeedSender = mpsc::Sender<Fed>;

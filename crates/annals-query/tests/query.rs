@@ -1,0 +1,20 @@
+//! Queries on a real Postgres: tables and checkpoints as the projection engine makes them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    missing_docs
+)]
+
+#[path = "query/support.rs"]
+mod support;
+
+#[path = "query/commerce.rs"]
+mod commerce;
+#[path = "query/freshness.rs"]
+mod freshness;
+#[path = "query/pages.rs"]
+mod pages;
+#[path = "query/rows.rs"]
+mod rows;
