@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use annals_domain::{Aggregate, Catalog, catalog};
+use annals_domain::{Aggregate, Catalog, Effect, Process, catalog};
+use annals_process::{AnyEffect, AnyProcess, erased};
 use annals_record::AppName;
 use futures_util::future::BoxFuture;
 
@@ -20,9 +21,14 @@ pub struct App {
     aggregates: Vec<fn(catalog::Builder) -> catalog::Builder>,
     sections: Vec<SectionInfo>,
     subcommands: Vec<Box<dyn AnySubcommand>>,
+    processes: Vec<Make<AnyProcess>>,
+    effects: Vec<Make<AnyEffect>>,
     loads: Vec<Load>,
     dev: Option<DevHook>,
 }
+
+/// Makes something of the settings.
+type Make<T> = Box<dyn Fn(&Settings) -> anyhow::Result<T> + Send + Sync>;
 
 /// A kind of load for `bench`.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +132,8 @@ impl App {
             aggregates: Vec::new(),
             sections: Vec::new(),
             subcommands: Vec::new(),
+            processes: Vec::new(),
+            effects: Vec::new(),
             loads: Vec::new(),
             dev: None,
         }
@@ -156,6 +164,26 @@ impl App {
     #[must_use]
     pub fn subcommand<S: Subcommand>(mut self) -> Self {
         self.subcommands.push(Box::new(Typed::<S>(PhantomData)));
+        self
+    }
+
+    /// Adds a process manager, and how its settings follow from those of the program.
+    #[must_use]
+    pub fn process<P: Process>(
+        mut self,
+        settings: impl Fn(&Settings) -> anyhow::Result<P::Settings> + Send + Sync + 'static,
+    ) -> Self {
+        self.processes.push(Box::new(move |all| Ok(erased::process::<P>(settings(all)?))));
+        self
+    }
+
+    /// Adds an effect.
+    #[must_use]
+    pub fn effect<E: Effect>(
+        mut self,
+        make: impl Fn(&Settings) -> anyhow::Result<E> + Send + Sync + 'static,
+    ) -> Self {
+        self.effects.push(Box::new(move |all| Ok(erased::effect(make(all)?))));
         self
     }
 
@@ -218,6 +246,14 @@ impl App {
 
     pub(crate) fn subcommands(&self) -> impl Iterator<Item = &dyn AnySubcommand> {
         self.subcommands.iter().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn processes(&self, settings: &Settings) -> anyhow::Result<Vec<AnyProcess>> {
+        self.processes.iter().map(|make| make(settings)).collect()
+    }
+
+    pub(crate) fn effects(&self, settings: &Settings) -> anyhow::Result<Vec<AnyEffect>> {
+        self.effects.iter().map(|make| make(settings)).collect()
     }
 
     pub(crate) fn loads(&self) -> &[Load] {

@@ -10,6 +10,7 @@ mod get;
 mod import;
 pub mod operate;
 pub mod output;
+mod processes;
 mod projections;
 mod schemas;
 mod send;
@@ -88,6 +89,7 @@ async fn dispatch(app: Arc<App>, matches: &clap::ArgMatches) -> anyhow::Result<A
         Command::Projections { what } => {
             projections::run(&app, &settings(&app, &common)?, &common, &what, output).await
         }
+        Command::Processes { what } => processes::run(&settings(&app, &common)?, &what, output).await,
         Command::Schemas { what } => schemas::run(&app, &what, output),
         Command::Send(args) => send::run(&common, args).await,
         Command::Import(args) => import::run(&common, args).await,

@@ -4,12 +4,14 @@
 //! for each database role), [`log`], then a module for each node role, [`edge`] (the listeners), [`admin`].
 
 pub(crate) mod admin;
+pub(crate) mod audit;
 pub(crate) mod command;
 pub(crate) mod databases;
 pub(crate) mod edge;
 pub(crate) mod indexing;
 pub(crate) mod keys;
 pub(crate) mod log;
+pub(crate) mod process;
 pub(crate) mod projector;
 pub(crate) mod query;
 pub(crate) mod role;
@@ -185,12 +187,19 @@ pub(crate) async fn start(app: &App, settings: Settings, shape: Shape) -> anyhow
         true => Some(query::start(&parts, &mut tasks).await?),
         false => None,
     };
+    let audits = match parts.has(Role::Audit) {
+        true => Some(audit::start(&parts, &mut tasks).await?),
+        false => None,
+    };
+    if parts.has(Role::Process) {
+        process::start(app, &parts, &mut tasks).await?;
+    }
     let listeners = edge::Listeners {
         public,
         ops,
         internal,
     };
-    let started = edge::start(&parts, commands, reads, listeners, &mut tasks).await?;
+    let started = edge::start(&parts, edge::Served { commands, reads, audits }, listeners, &mut tasks).await?;
     Ok(Running {
         public: started.public,
         ops: started.ops,

@@ -79,6 +79,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: Log,
     },
+    /// Process managers
+    Processes {
+        #[command(subcommand)]
+        what: Processes,
+    },
     /// Read models
     Projections {
         #[command(subcommand)]
@@ -256,6 +261,26 @@ pub(crate) enum Log {
     Describe,
     /// Fold every shard from its first record, and say what does not count
     Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Processes {
+    /// How every process manager stands, and which instances are stuck
+    List,
+    /// One instance: its state, and what it sent
+    Show {
+        /// The process manager: checkout
+        process: String,
+        /// The instance
+        instance: String,
+    },
+    /// Let a stuck instance go on
+    Resume {
+        /// The process manager
+        process: String,
+        /// The instance
+        instance: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

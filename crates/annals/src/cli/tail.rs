@@ -1,5 +1,6 @@
 //! `tail`: accepted records, readable.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use annals_client::Query;
@@ -20,6 +21,8 @@ pub(crate) async fn run(common: &Common, args: TailArgs) -> anyhow::Result<Answe
         None => "/v1/audit/records".to_owned(),
     };
     let mut after: Option<String> = None;
+    // At the end the same page is asked for again: what was printed of it is passed over.
+    let mut printed: HashSet<String> = HashSet::new();
     loop {
         let mut query = Query::default();
         if let Some(category) = &args.category {
@@ -39,23 +42,24 @@ pub(crate) async fn run(common: &Common, args: TailArgs) -> anyhow::Result<Answe
             _ => Vec::new(),
         };
         for item in &items {
+            if !printed.insert(item["record"].to_string()) {
+                continue;
+            }
             match common.output {
                 Output::Table => output::text(&line(item))?,
                 Output::Json | Output::Ndjson => output::text(&item.to_string())?,
             }
         }
-        match (body["next"].as_str(), items.last()) {
-            (Some(next), _) => after = Some(next.to_owned()),
-            (None, _) if !args.follow => return Ok(Answer::Done),
-            (None, last) => {
-                if let Some(position) = last.and_then(|item| item["position"].as_str()) {
-                    after = Some(position.to_owned());
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(ASK_EVERY) => {}
-                    _ = tokio::signal::ctrl_c() => return Ok(Answer::Done),
-                }
+        match body["next"].as_str() {
+            Some(next) => {
+                after = Some(next.to_owned());
+                printed.clear();
             }
+            None if !args.follow => return Ok(Answer::Done),
+            None => tokio::select! {
+                () = tokio::time::sleep(ASK_EVERY) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(Answer::Done),
+            },
         }
     }
 }

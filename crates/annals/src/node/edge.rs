@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use annals_audit::Audit;
 use annals_auth::token::{self, KeySource, SigningAlgorithm};
 use annals_auth::{Policies, PolicyTable, SecurityLog, Surface, TokenVerifier};
 use annals_client::Peers;
@@ -32,6 +33,13 @@ use crate::telemetry;
 const REFRESH_KEYS: Duration = Duration::from_secs(60);
 /// How often the recorder of metrics tidies up.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The parts that the edge serves.
+pub(crate) struct Served {
+    pub(crate) commands: Option<CommandPart>,
+    pub(crate) reads: Option<Arc<Queries>>,
+    pub(crate) audits: Option<Arc<Audit>>,
+}
 
 /// Sockets that listen already.
 pub(crate) struct Listeners {
@@ -92,8 +100,7 @@ impl Ready {
 /// Puts the edge together and opens the listeners.
 pub(crate) async fn start(
     parts: &Parts,
-    command: Option<CommandPart>,
-    reads: Option<Arc<Queries>>,
+    served: Served,
     listeners: Listeners,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Started> {
@@ -104,10 +111,10 @@ pub(crate) async fn start(
         .await
         .context("the issuer's keys cannot be read")?;
     let ready = Ready {
-        commands: command.as_ref().map(|part| part.commands.clone()),
+        commands: served.commands.as_ref().map(|part| part.commands.clone()),
         draining: Arc::default(),
     };
-    let engine = command.map(|part| Engine {
+    let engine = served.commands.map(|part| Engine {
         commands: Arc::new(part.commands),
         sealer: part.sealer,
     });
@@ -124,7 +131,8 @@ pub(crate) async fn start(
             .into_iter()
             .map(Arc::new)
             .collect(),
-        reads: reads.map(|queries| -> Arc<dyn annals_http::Reads> { queries }),
+        reads: served.reads.map(|queries| -> Arc<dyn annals_http::Reads> { queries }),
+        audits: served.audits.map(|audit| -> Arc<dyn annals_http::ports::Audits> { audit }),
         node: Some(Node {
             id: parts.id.as_str().into(),
             key: Arc::clone(&parts.keys.node),
