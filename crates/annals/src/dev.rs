@@ -220,10 +220,7 @@ async fn run_demo(
     let matches = demo.command().try_get_matches_from(["demo", "--url", &url])?;
     let common = Common { data_dir, ..common };
     demo.run(
-        Context {
-            app: Arc::clone(&app),
-            common,
-        },
+        Context { app: Arc::clone(&app), common, in_dev: true },
         &matches,
     )
     .await

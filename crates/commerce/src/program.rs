@@ -1,5 +1,7 @@
 //! The program around the domain: its settings, the way to the gateway, what `dev` starts, what `bench` sends.
 
+mod demo;
+
 use std::sync::Arc;
 
 use annals::{ConfigError, DevService, Load, Request, Settings};
@@ -10,6 +12,8 @@ use uuid::Uuid;
 
 use crate::checkout;
 use crate::gateway::{Gateway, http, sandbox as sandbox_gateway};
+
+pub use demo::Demo;
 
 annals::section! {
     /// The shop's own settings.
