@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::desk::{Desk, Done, Job, Step};
-use super::plan::{Customer, Plan, Product};
+use super::plan::{Plan, Product};
 use super::shop::{Answer, Ask, Shop};
 use super::sums::{Comparison, CustomerRow, DayRow, LineRow, OrderRow, PaymentRow, ProductRow, Tally};
 use super::{DemoError, DemoOptions, Progress, Stage};
@@ -68,15 +68,16 @@ impl Demo<'_> {
                 }
             })
             .await?;
-        let left = (0..products.len()).filter(|index| !stocked[*index]);
-        let left: Vec<_> = left.map(|index| (&products[index], registered[index])).collect();
+        // By number, not by reference: a closure over references would make the whole demo a future that is not `Send`.
+        let left: Vec<usize> = (0..products.len()).filter(|index| !stocked[*index]).collect();
         let jobs = left
             .into_iter()
-            .map(|(product, registered)| self.stock_up(product, registered));
+            .map(|index| self.stock_up(index, registered[index]));
         self.all(Stage::Products, products.len(), jobs).await
     }
 
-    async fn stock_up(&self, product: &Product, registered: bool) -> Result<(), DemoError> {
+    async fn stock_up(&self, product: usize, registered: bool) -> Result<(), DemoError> {
+        let product = &self.plan.products()[product];
         if !registered {
             let data = product.register();
             let answer = self
@@ -129,16 +130,13 @@ impl Demo<'_> {
                 }
             })
             .await?;
-        let left: Vec<_> = customers
-            .iter()
-            .zip(there)
-            .filter_map(|(customer, there)| (!there).then_some(customer))
-            .collect();
-        let jobs = left.into_iter().map(|customer| self.register(customer));
+        let left: Vec<usize> = (0..customers.len()).filter(|index| !there[*index]).collect();
+        let jobs = left.into_iter().map(|index| self.register(index));
         self.all(Stage::Customers, customers.len(), jobs).await
     }
 
-    async fn register(&self, customer: &Customer) -> Result<(), DemoError> {
+    async fn register(&self, customer: usize) -> Result<(), DemoError> {
+        let customer = &self.plan.customers()[customer];
         let ask = Ask {
             resource: "customers",
             key: &customer.id.to_string(),
@@ -360,3 +358,6 @@ fn expect(answer: &Answer, done_before: &str, what: impl FnOnce() -> String) -> 
         summary,
     })
 }
+
+#[cfg(test)]
+mod tests;
