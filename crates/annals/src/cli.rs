@@ -68,7 +68,11 @@ async fn dispatch(app: Arc<App>, matches: &clap::ArgMatches) -> anyhow::Result<A
         && let Some(sub) = app.subcommands().find(|sub| sub.name() == name)
     {
         telemetry::client();
-        let cx = session::Context { app: Arc::clone(&app), common: common.clone(), in_dev: false };
+        let cx = session::Context {
+            app: Arc::clone(&app),
+            common: common.clone(),
+            in_dev: false,
+        };
         return sub.run(cx, matches).await;
     }
     let cli = Cli::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;

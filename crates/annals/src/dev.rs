@@ -220,7 +220,11 @@ async fn run_demo(
     let matches = demo.command().try_get_matches_from(["demo", "--url", &url])?;
     let common = Common { data_dir, ..common };
     demo.run(
-        Context { app: Arc::clone(&app), common, in_dev: true },
+        Context {
+            app: Arc::clone(&app),
+            common,
+            in_dev: true,
+        },
         &matches,
     )
     .await

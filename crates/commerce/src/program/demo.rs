@@ -27,7 +27,10 @@ impl Subcommand for Demo {
 
     async fn run(self, cx: Context) -> anyhow::Result<Answer> {
         let client = cx.client(&self.client, SUBJECT, &ROLES)?;
-        let options = DemoOptions { scale: self.scale, ..DemoOptions::default() };
+        let options = DemoOptions {
+            scale: self.scale,
+            ..DemoOptions::default()
+        };
         let bars = Bars::default();
         let report = demo::run(&client, &options, |progress| bars.show(&progress)).await;
         bars.finish();
@@ -42,7 +45,11 @@ impl Subcommand for Demo {
             output::text("\nthe first page of /v1/orders:")?;
             cx.common.output.print_all(&page.rows)?;
         }
-        Ok(if report.is_equal() { Answer::Done } else { Answer::No })
+        Ok(if report.is_equal() {
+            Answer::Done
+        } else {
+            Answer::No
+        })
     }
 }
 
@@ -57,7 +64,10 @@ impl Bars {
             if let Some((_, bar)) = shown.take() {
                 bar.finish();
             }
-            *shown = Some((news.stage, Progress::new(format!("demo: {}", news.stage.name()), count(news.total))));
+            *shown = Some((
+                news.stage,
+                Progress::new(format!("demo: {}", news.stage.name()), count(news.total)),
+            ));
         }
         if let Some((_, bar)) = shown.as_mut() {
             bar.add(count(news.done).saturating_sub(bar.done()));
