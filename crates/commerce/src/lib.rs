@@ -7,7 +7,7 @@
 //! | [`checkout`] | the process that ties them together |
 //! | [`gateway`] | what the checkout asks of the payment gateway, the way to it over HTTP, and the sandbox |
 //! | [`demo`] | TPC-H as real commands: a client of this backend |
-//! | [`program`] | the program around the domain: settings, what `dev` starts, what `bench` sends |
+//! | [`program`] | the program around the domain: settings, subcommands, what `dev` starts, what `bench` sends |
 //!
 //! *Invariant:* nothing in the aggregates and in the process reads a clock, a setting or the world outside.
 
