@@ -31,10 +31,17 @@ async fn a_hundred_sends_of_one_command_with_one_key_are_one_event_and_equal_ans
         let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
         let first = &answers[0];
         for answer in &answers {
-            assert_eq!((answer.record, answer.position, answer.version), (first.record, first.position, Version::new(1)));
+            assert_eq!(
+                (answer.record, answer.position, answer.version),
+                (first.record, first.position, Version::new(1))
+            );
             assert_eq!(committed(answer), 1);
         }
-        assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1, "one was the first");
+        assert_eq!(
+            answers.iter().filter(|answer| !answer.replayed).count(),
+            1,
+            "one was the first"
+        );
         assert_eq!(world.accepted().len(), 1);
         node.stop().await;
     }
@@ -46,7 +53,10 @@ async fn a_thousand_concurrent_commands_on_one_stream_get_versions_without_a_gap
         let world = World::new(plays, 4);
         let node = world.only_node(settings(plays));
         let answers = join_all((0..1_000).map(|n| node.send(add("counter-1", n, 1)))).await;
-        let versions: BTreeSet<u64> = answers.into_iter().map(|answer| answer.unwrap().version.get()).collect();
+        let versions: BTreeSet<u64> = answers
+            .into_iter()
+            .map(|answer| answer.unwrap().version.get())
+            .collect();
         assert_eq!(versions, (1..=1_000).collect());
         node.stop().await;
     }
@@ -59,7 +69,10 @@ async fn of_a_thousand_with_the_same_if_match_one_is_accepted() {
     node.send(add("counter-1", "first", 1)).await.unwrap();
     let asks = (0..1_000).map(|n| {
         let precondition = Precondition::Version(Version::new(1));
-        node.send(Ask { precondition, ..add("counter-1", n, 1) })
+        node.send(Ask {
+            precondition,
+            ..add("counter-1", n, 1)
+        })
     });
     let (mut accepted, mut mismatched) = (0, 0);
     for answer in join_all(asks).await {
@@ -73,7 +86,11 @@ async fn of_a_thousand_with_the_same_if_match_one_is_accepted() {
         }
     }
     assert_eq!((accepted, mismatched), (1, 999));
-    let refusals = world.accepted().iter().filter(|record| record.kind() == Kind::Refusal).count();
+    let refusals = world
+        .accepted()
+        .iter()
+        .filter(|record| record.kind() == Kind::Refusal)
+        .count();
     assert_eq!(refusals, 999, "each 412 is on the record");
     node.stop().await;
 }
@@ -83,7 +100,9 @@ async fn a_refusal_is_a_record_and_its_repeat_gets_the_same_one() {
     let world = World::new(Plays::Postgres, 1);
     let node = world.only_node(settings(Plays::Postgres));
     let first = node.send(add("counter-1", "k", CAP + 1)).await.unwrap();
-    let Outcome::Rejected { code, detail } = &first.outcome else { panic!("{first:?}") };
+    let Outcome::Rejected { code, detail } = &first.outcome else {
+        panic!("{first:?}")
+    };
     assert_eq!((code.as_str(), detail.get()), ("full", r#"{"room":1000000}"#));
     assert_eq!((first.version, first.replayed), (Version::new(0), false));
     node.send(add("counter-1", "other", 1)).await.unwrap();
@@ -99,12 +118,25 @@ async fn a_key_is_not_another_commands_and_a_stream_is_not_another_callers() {
     let world = World::new(Plays::Kafka, 1);
     let node = world.only_node(settings(Plays::Kafka));
     node.send(add("counter-ada", "k", 1)).await.unwrap();
-    assert_eq!(node.send(add("counter-ada", "k", 2)).await.unwrap_err(), SendError::KeyReused);
-    let bob = Ask { caller: "bob", ..add("counter-ada", "k", 1) };
+    assert_eq!(
+        node.send(add("counter-ada", "k", 2)).await.unwrap_err(),
+        SendError::KeyReused
+    );
+    let bob = Ask {
+        caller: "bob",
+        ..add("counter-ada", "k", 1)
+    };
     assert_eq!(node.send(bob).await.unwrap_err(), SendError::KeyReused);
-    let bob = Ask { caller: "bob", permission: Permission::IfOwner, ..add("counter-ada", "new", 1) };
+    let bob = Ask {
+        caller: "bob",
+        permission: Permission::IfOwner,
+        ..add("counter-ada", "new", 1)
+    };
     assert_eq!(node.send(bob).await.unwrap_err(), SendError::Forbidden);
-    let ada = Ask { permission: Permission::IfOwner, ..add("counter-ada", "new", 1) };
+    let ada = Ask {
+        permission: Permission::IfOwner,
+        ..add("counter-ada", "new", 1)
+    };
     assert_eq!(node.send(ada).await.unwrap().version, Version::new(2));
     assert_eq!(world.accepted().len(), 2, "what was forbidden left no record");
     node.stop().await;
@@ -115,9 +147,15 @@ async fn what_changes_nothing_is_a_commit_without_events() {
     let world = World::new(Plays::Postgres, 1);
     let node = world.only_node(settings(Plays::Postgres));
     let answer = node.send(add("counter-1", "k", 0)).await.unwrap();
-    assert_eq!((committed(&answer), answer.version, answer.began()), (0, Version::new(0), false));
+    assert_eq!(
+        (committed(&answer), answer.version, answer.began()),
+        (0, Version::new(0), false)
+    );
     let answer = node.send(add("counter-1", "l", 5)).await.unwrap();
-    assert_eq!((committed(&answer), answer.version, answer.began()), (1, Version::new(1), true));
+    assert_eq!(
+        (committed(&answer), answer.version, answer.began()),
+        (1, Version::new(1), true)
+    );
     node.stop().await;
 }
 
@@ -136,13 +174,22 @@ async fn a_successor_knows_everything_that_its_predecessor_answered() {
         world.table.give_all("b", 4);
         let successor = world.node("b", settings);
         for (n, first) in (0..).zip(&first) {
-            let again = successor.send(add(&format!("counter-{}", n % 5), n, n)).await.unwrap();
+            let again = successor
+                .send(add(&format!("counter-{}", n % 5), n, n))
+                .await
+                .unwrap();
             assert!(again.replayed, "command {n}");
-            assert_eq!((again.record, again.position, again.version), (first.record, first.position, first.version));
+            assert_eq!(
+                (again.record, again.position, again.version),
+                (first.record, first.position, first.version)
+            );
         }
         let next = successor.send(add("counter-0", "next", 1)).await.unwrap();
         assert_eq!(next.version, Version::new(12), "n = 0 changed nothing");
-        assert!(world.store.snapshot(&next.stream).is_some(), "a snapshot was kept");
+        assert!(
+            world.store.snapshot(&next.stream).is_some(),
+            "a snapshot was kept"
+        );
         successor.stop().await;
     }
 }
@@ -175,9 +222,15 @@ async fn two_nodes_that_both_believe_to_own_lose_and_double_nothing() {
         });
         tokio::join!(flips, join_all(clients));
         let accepted = world.accepted();
-        let keys: BTreeSet<_> = accepted.iter().map(|record| record.entry().unwrap().idempotency_key).collect();
+        let keys: BTreeSet<_> = accepted
+            .iter()
+            .map(|record| record.entry().unwrap().idempotency_key)
+            .collect();
         assert_eq!((accepted.len(), keys.len()), (320, 320), "{plays:?}");
-        let versions: Vec<u64> = accepted.iter().map(|record| record.entry().unwrap().version.get()).collect();
+        let versions: Vec<u64> = accepted
+            .iter()
+            .map(|record| record.entry().unwrap().version.get())
+            .collect();
         assert_eq!(versions, (1..=320).collect::<Vec<_>>());
     }
 }
@@ -192,7 +245,8 @@ async fn a_small_cache_forgets_streams_and_answers_as_before() {
     let node = world.only_node(settings);
     for round in 0..6u64 {
         let answers =
-            join_all((0..50).map(|n| node.send(add(&format!("counter-{n}"), format!("{n}-{round}"), 1)))).await;
+            join_all((0..50).map(|n| node.send(add(&format!("counter-{n}"), format!("{n}-{round}"), 1))))
+                .await;
         for answer in answers {
             assert_eq!(answer.unwrap().version, Version::new(round + 1));
         }
@@ -217,9 +271,18 @@ async fn refusals_are_paid_for_and_what_is_no_refusal_is_not() {
         assert!(matches!(refused.outcome, Outcome::Rejected { .. }));
     }
     let error = node.send(add("counter-1", "more", 1)).await.unwrap_err();
-    assert!(matches!(error, SendError::RefusalBudget { burst: 3, .. }), "an empty bucket stops all: {error:?}");
-    assert!(node.send(add("counter-1", 5, 1)).await.unwrap().replayed, "a replay never waits for it");
-    let bob = Ask { caller: "bob", ..add("counter-1", "bob", 1) };
+    assert!(
+        matches!(error, SendError::RefusalBudget { burst: 3, .. }),
+        "an empty bucket stops all: {error:?}"
+    );
+    assert!(
+        node.send(add("counter-1", 5, 1)).await.unwrap().replayed,
+        "a replay never waits for it"
+    );
+    let bob = Ask {
+        caller: "bob",
+        ..add("counter-1", "bob", 1)
+    };
     node.send(bob).await.unwrap();
     node.stop().await;
 }
@@ -230,8 +293,17 @@ async fn a_record_over_the_limit_leaves_the_stream_as_it_was() {
     let mut settings = settings(Plays::Postgres);
     settings.record_bytes = 2_000;
     let node = world.only_node(settings);
-    let long = Ask { body: format!(r#"{{"by":1,"note":"{}"}}"#, "x".repeat(3_000)), ..add("counter-1", "k", 1) };
-    assert!(matches!(node.send(long).await, Err(SendError::TooLarge { limit: 2_000, .. })));
-    assert_eq!(node.send(add("counter-1", "l", 1)).await.unwrap().version, Version::new(1));
+    let long = Ask {
+        body: format!(r#"{{"by":1,"note":"{}"}}"#, "x".repeat(3_000)),
+        ..add("counter-1", "k", 1)
+    };
+    assert!(matches!(
+        node.send(long).await,
+        Err(SendError::TooLarge { limit: 2_000, .. })
+    ));
+    assert_eq!(
+        node.send(add("counter-1", "l", 1)).await.unwrap().version,
+        Version::new(1)
+    );
     node.stop().await;
 }

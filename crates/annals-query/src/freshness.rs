@@ -374,16 +374,11 @@ impl Drop for Waiting<'_> {
 
 /// Name, state and oldest unfolded record by shard of each live projection in `$1`; `$2` is the number of shards.
 fn refresh_sql() -> String {
-    let (columns, from) = sql::state_of_row();
+    let (columns, checkpoints) = sql::state_of_row();
+    let unfolded = annals_log::fragment::unfolded("'projection/' || p.name || '/' || p.build", "$2");
+    let live = annals_projection::fragment::live_relation();
     format!(
-        "SELECT p.name, {columns}, \
-           (SELECT string_agg(s.shard || ':' || j.log_offset || ':' || j.time_ms, ',') \
-            FROM generate_series(0, $2 - 1) AS s(shard) \
-            LEFT JOIN annals.checkpoint c ON c.reader = 'projection/' || p.name || '/' || p.build AND c.shard = s.shard \
-            CROSS JOIN LATERAL (SELECT j.log_offset, j.time_ms FROM annals.journal j \
-              WHERE j.shard = s.shard AND j.log_offset >= coalesce(c.next_offset, 0) \
-              ORDER BY j.log_offset LIMIT 1) AS j) \
-         FROM annals.projection p CROSS JOIN LATERAL {from} WHERE p.live AND p.name = ANY($1)"
+        "SELECT p.name, {columns}, {unfolded} {live} CROSS JOIN LATERAL {checkpoints} WHERE p.name = ANY($1)"
     )
 }
 

@@ -12,6 +12,8 @@ mod row;
 
 use std::fmt::Write;
 
+use annals_log::fragment as log_fragment;
+use annals_projection::fragment as projection_fragment;
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 
@@ -83,31 +85,22 @@ pub(crate) fn filters_alone(prepared: &Prepared) -> Statement {
 /// with every query, and texts took as long as all the rest (measured).
 fn state(at: usize, projection: &str, build: i32) -> (String, String) {
     let name = format!("'{projection}'");
-    let live = format!(
-        "(SELECT \"#p\".build FROM annals.projection AS \"#p\" WHERE \"#p\".name = {name} AND \"#p\".live)"
-    );
+    let live = projection_fragment::live_build(&name);
     let reader = format!("'projection/{projection}/{build}'");
     state_of(at, &live, &name, &build.to_string(), &reader)
 }
 
-/// The same for a row `p` of `annals.projection` that is live.
+/// The same for a row `p` of the live builds.
 pub(crate) fn state_of_row() -> (String, String) {
     let reader = "'projection/' || p.name || '/' || p.build";
     state_of(0, "p.build", "p.name", "p.build", reader)
 }
 
 fn state_of(at: usize, live: &str, name: &str, build: &str, reader: &str) -> (String, String) {
-    let parked =
-        format!("FROM annals.parked AS \"#k\" WHERE \"#k\".projection = {name} AND \"#k\".build = {build}");
-    let columns = format!(
-        "{live}, CASE WHEN EXISTS (SELECT {parked}) \
-         THEN (SELECT count(DISTINCT \"#k\".stream) || '|' || count(*) {parked}) END, \
-         \"#c{at}\".shards, \"#c{at}\".nexts"
-    );
-    let from = format!(
-        "(SELECT array_agg(c.shard) AS shards, array_agg(c.next_offset) AS nexts \
-         FROM annals.checkpoint AS c WHERE c.reader = {reader}) AS \"#c{at}\""
-    );
+    let alias = format!("\"#c{at}\"");
+    let parked = projection_fragment::parked(name, build);
+    let columns = format!("{live}, {parked}, {alias}.shards, {alias}.nexts");
+    let from = log_fragment::checkpoints(reader, &alias);
     (columns, from)
 }
 

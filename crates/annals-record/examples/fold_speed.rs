@@ -1,7 +1,7 @@
 //! How fast a shard's history is verified, beside plain SHA-256 over the same bytes.
 //!
 //! `cargo run --release -p annals-record --example fold_speed`
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -21,6 +21,7 @@ struct Running {
     stop: CancellationToken,
     progress: Progress,
     task: JoinHandle<()>,
+    row: PgLeases,
 }
 
 async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Running {
@@ -30,7 +31,14 @@ async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Ru
         "http://x",
         Duration::from_secs(3),
     );
-    leases.keep_node(&["projector".to_owned()]).await.unwrap();
+    // Nobody renews the node's own row here: it outlives the test, and goes when the node stops.
+    let row = PgLeases::new(
+        pool.clone(),
+        NodeId::new(name),
+        "http://x",
+        Duration::from_secs(600),
+    );
+    row.keep_node(&["projector".to_owned()]).await.unwrap();
     let parts = Parts {
         pool: pool.clone(),
         log: log.log.clone(),
@@ -46,7 +54,12 @@ async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Ru
     let (progress, stop) = (runner.progress(), CancellationToken::new());
     #[allow(clippy::disallowed_methods)]
     let task = tokio::spawn(runner.run(stop.clone()));
-    Running { stop, progress, task }
+    Running {
+        stop,
+        progress,
+        task,
+        row,
+    }
 }
 
 impl Running {
@@ -80,6 +93,7 @@ impl Running {
     async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
+        self.row.drop_node().await.unwrap();
     }
 }
 
@@ -290,10 +304,6 @@ async fn two_nodes_share_the_work_and_one_takes_over_when_the_other_stops() {
         a.caught_up_together(&b, &log, name).await;
     }
     a.stop().await;
-    sqlx::query("SELECT annals.drop_node('a')")
-        .execute(&pool)
-        .await
-        .unwrap();
     for n in 20..30 {
         log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 1))
             .await;
