@@ -6,6 +6,7 @@
 //! | [`product`], [`customer`], [`order`], [`payment`] | the four aggregates: rules without I/O |
 //! | [`checkout`] | the process that ties them together |
 //! | [`gateway`] | what the checkout asks of the payment gateway, and the place where a way to it is put in |
+//! | [`program`] | the program around the domain: settings, what `dev` starts, what `bench` sends |
 //!
 //! *Invariant:* nothing in the aggregates and in the process reads a clock, a setting or the world outside.
 
@@ -24,6 +25,7 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod product;
+pub mod program;
 
 use annals_domain::{Catalog, catalog};
 
