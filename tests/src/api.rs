@@ -27,9 +27,18 @@ impl Api {
     /// If no client can be made.
     #[must_use]
     pub fn new(base: &str, token: Option<String>) -> Self {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy();
-        let http = client.redirect(reqwest::redirect::Policy::none()).build().expect("a client can be made");
-        Self { http, base: base.to_owned(), token }
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .no_proxy();
+        let http = client
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client can be made");
+        Self {
+            http,
+            base: base.to_owned(),
+            token,
+        }
     }
 
     /// The token in use.
@@ -49,7 +58,10 @@ impl Api {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        Call { request, path: path.to_owned() }
+        Call {
+            request,
+            path: path.to_owned(),
+        }
     }
 
     /// Reads.
@@ -59,7 +71,11 @@ impl Api {
 
     /// Reads what is at least as fresh as this position, or these with commas.
     pub async fn get_after(&self, path: &str, position: &str) -> Answer {
-        self.call("GET", path).header("annals-after", position).header("prefer", "wait=10").send().await
+        self.call("GET", path)
+            .header("annals-after", position)
+            .header("prefer", "wait=10")
+            .send()
+            .await
     }
 
     /// Sends a command with a key of its own.
@@ -123,7 +139,10 @@ impl Api {
 #[must_use]
 pub fn shard_of(stream: &str) -> u32 {
     let stream: StreamId = stream.parse().expect("a stream id");
-    ShardCount::new(SHARDS).expect("a shard count").shard_of(&stream).get()
+    ShardCount::try_from(SHARDS)
+        .expect("a shard count")
+        .shard_of(&stream)
+        .get()
 }
 
 /// A request that is being put together.
@@ -153,7 +172,8 @@ impl Call {
 
     /// With a JSON body.
     pub fn json(self, data: &Value) -> Self {
-        self.header("content-type", "application/json").body(data.to_string())
+        self.header("content-type", "application/json")
+            .body(data.to_string())
     }
 
     /// With a body, and nothing said of its type.
@@ -168,7 +188,10 @@ impl Call {
     /// If there is none.
     pub async fn send(self) -> Answer {
         let Self { request, path } = self;
-        Self { request, path }.try_send().await.unwrap_or_else(|error| panic!("{error}"))
+        Self { request, path }
+            .try_send()
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The same; no answer is told and not the end.
@@ -181,7 +204,12 @@ impl Call {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let told = |error: reqwest::Error| format!("{}: the answer broke off: {error:?}", self.path);
         let body = response.bytes().await.map_err(told)?.to_vec();
-        Ok(Answer { path: self.path.clone(), status, headers, body })
+        Ok(Answer {
+            path: self.path.clone(),
+            status,
+            headers,
+            body,
+        })
     }
 }
 
@@ -223,8 +251,12 @@ impl Answer {
     #[track_caller]
     pub fn json(&self) -> Value {
         let kind = self.header("content-type").unwrap_or_default();
-        assert!(kind.starts_with("application/json") || kind.starts_with("application/problem+json"), "{kind}");
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{}: {error}: {}", self.path, self.text()))
+        assert!(
+            kind.starts_with("application/json") || kind.starts_with("application/problem+json"),
+            "{kind}"
+        );
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{}: {error}: {}", self.path, self.text()))
     }
 
     /// The member `data` of a 200.
@@ -251,7 +283,14 @@ impl Answer {
     #[track_caller]
     pub fn position(&self) -> &str {
         let position = self.header("annals-position");
-        position.unwrap_or_else(|| panic!("{}: no Annals-Position: {} {}", self.path, self.status, self.text()))
+        position.unwrap_or_else(|| {
+            panic!(
+                "{}: no Annals-Position: {} {}",
+                self.path,
+                self.status,
+                self.text()
+            )
+        })
     }
 
     /// The offset of this shard in `Annals-Position`.
@@ -270,15 +309,31 @@ impl Answer {
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}: not {code}: {}", self.path, self.text());
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.path);
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{}",
+            self.path
+        );
         let body = self.json();
         assert_eq!(body["code"], code, "{}: {body}", self.path);
         assert_eq!(body["type"], format!("/problems/{code}"), "{body}");
         for member in ["title", "detail", "instance", "correlation_id"] {
-            assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {body}");
+            assert!(
+                body[member].as_str().is_some_and(|text| !text.is_empty()),
+                "{member}: {body}"
+            );
         }
-        assert_eq!(body["instance"], self.path.split('?').next().unwrap_or_default(), "{body}");
-        assert_eq!(body["correlation_id"].as_str(), self.header("correlation-id"), "{body}");
+        assert_eq!(
+            body["instance"],
+            self.path.split('?').next().unwrap_or_default(),
+            "{body}"
+        );
+        assert_eq!(
+            body["correlation_id"].as_str(),
+            self.header("correlation-id"),
+            "{body}"
+        );
         for internal in ["panicked", "src/", ".rs:", "SELECT", "postgres://"] {
             assert!(!self.text().contains(internal), "internals in an answer: {body}");
         }
@@ -293,7 +348,10 @@ impl Answer {
     pub fn rejection(&self, code: &str) -> Value {
         let body = self.problem(409, "rejected");
         assert_eq!(body["rejection"]["code"], code, "{body}");
-        assert!(body["record"].is_string() && body["position"].is_string(), "not on the record: {body}");
+        assert!(
+            body["record"].is_string() && body["position"].is_string(),
+            "not on the record: {body}"
+        );
         body["rejection"]["detail"].clone()
     }
 }

@@ -50,7 +50,10 @@ pub async fn survives_a_kill(home: &Arc<Home>, words: &[&str]) {
     let customer = shop.customer().await;
     let mut orders = Vec::new();
     for number in 0..ORDERS {
-        let lines = [(skus[number % PRODUCTS].as_str(), 2, 100), (skus[(number + 1) % PRODUCTS].as_str(), 1, 100)];
+        let lines = [
+            (skus[number % PRODUCTS].as_str(), 2, 100),
+            (skus[(number + 1) % PRODUCTS].as_str(), 1, 100),
+        ];
         orders.push(shop.place(&customer, "2005-01-02", "tok_ok", &lines).await.order);
     }
     let sent = killed_under_load(server, shop.admin.clone(), &skus).await;
@@ -60,7 +63,11 @@ pub async fn survives_a_kill(home: &Arc<Home>, words: &[&str]) {
     let server = home.dev_with(words);
     let shop = Shop::of(&server);
     let again = join_all(sent.iter().map(|sent| {
-        let (admin, path, key) = (shop.admin.clone(), format!("/v1/products/{}/receive", sent.sku), sent.key.clone());
+        let (admin, path, key) = (
+            shop.admin.clone(),
+            format!("/v1/products/{}/receive", sent.sku),
+            sent.key.clone(),
+        );
         async move { admin.post_for_good(&path, &key, &receive()).await }
     }));
     let again = again.await;
@@ -68,24 +75,40 @@ pub async fn survives_a_kill(home: &Arc<Home>, words: &[&str]) {
         again.is(200);
         if let Some(first) = &sent.answer {
             assert_eq!(again.text(), first.text(), "the same key gives the first answer");
-            assert_eq!(again.header("idempotent-replayed"), Some("true"), "{}", again.text());
+            assert_eq!(
+                again.header("idempotent-replayed"),
+                Some("true"),
+                "{}",
+                again.text()
+            );
         }
     }
     for sku in &skus {
-        let answers: Vec<_> = sent.iter().zip(&again).filter(|(sent, _)| sent.sku == *sku).map(|(_, answer)| answer).collect();
+        let answers: Vec<_> = sent
+            .iter()
+            .zip(&again)
+            .filter(|(sent, _)| sent.sku == *sku)
+            .map(|(_, answer)| answer)
+            .collect();
         history_holds_each_once(&shop, sku, &answers).await;
     }
     for order in &orders {
         shop.order_is(order, "confirmed").await;
     }
-    let units: BTreeMap<_, _> = skus.iter().map(|sku| (sku, sent.iter().filter(|sent| sent.sku == *sku).count())).collect();
+    let units: BTreeMap<_, _> = skus
+        .iter()
+        .map(|sku| (sku, sent.iter().filter(|sent| sent.sku == *sku).count()))
+        .collect();
     for (number, sku) in skus.iter().enumerate() {
         // Each product is first line of some orders and second line of others.
         let reserved: usize = (0..ORDERS)
-            .map(|order| 2 * usize::from(order % PRODUCTS == number) + usize::from((order + 1) % PRODUCTS == number))
+            .map(|order| {
+                2 * usize::from(order % PRODUCTS == number) + usize::from((order + 1) % PRODUCTS == number)
+            })
             .sum();
         let number = |count: usize| u64::try_from(count).expect("small");
-        shop.product_is(sku, 1_000 + number(units[sku]), number(reserved)).await;
+        shop.product_is(sku, 1_000 + number(units[sku]), number(reserved))
+            .await;
     }
     server.stop();
 }
@@ -103,13 +126,20 @@ async fn killed_under_load(server: Server, admin: Api, skus: &[String]) -> Vec<S
                 let sku = skus[(client + number) % skus.len()].clone();
                 let key = unique("k");
                 let path = format!("/v1/products/{sku}/receive");
-                let answer = admin.call("POST", &path).key(&key).json(&receive()).try_send().await;
+                let answer = admin
+                    .call("POST", &path)
+                    .key(&key)
+                    .json(&receive())
+                    .try_send()
+                    .await;
                 let gone = answer.is_err();
                 let answer = answer.ok().filter(|answer| answer.status == 200);
                 if answer.is_some() && answers.fetch_add(1, Ordering::SeqCst) + 1 == ANSWERS {
                     enough.notify_one();
                 }
-                all.lock().expect("no client panics").push(Sent { sku, key, answer });
+                all.lock()
+                    .expect("no client panics")
+                    .push(Sent { sku, key, answer });
                 if gone {
                     return;
                 }
@@ -119,7 +149,9 @@ async fn killed_under_load(server: Server, admin: Api, skus: &[String]) -> Vec<S
     let kill = async {
         enough.notified().await;
         // In a thread: the clients go on meanwhile.
-        tokio::task::spawn_blocking(move || server.kill()).await.expect("the kill does not panic");
+        tokio::task::spawn_blocking(move || server.kill())
+            .await
+            .expect("the kill does not panic");
     };
     tokio::join!(join_all(clients), kill);
     let sent = all.lock().expect("no client panics").clone();
@@ -128,7 +160,10 @@ async fn killed_under_load(server: Server, admin: Api, skus: &[String]) -> Vec<S
 
 /// Each answer's record is in the stream's history once, versions have no gap, and nothing else is there.
 async fn history_holds_each_once(shop: &Shop, sku: &str, answers: &[&Answer]) {
-    let positions: Vec<_> = answers.iter().map(|answer| answer.position().to_owned()).collect();
+    let positions: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.position().to_owned())
+        .collect();
     let mut records = Vec::new();
     let mut versions = Vec::new();
     let path = format!("/v1/audit/streams/product-{sku}?limit=500");
@@ -147,11 +182,21 @@ async fn history_holds_each_once(shop: &Shop, sku: &str, answers: &[&Answer]) {
         let Some(next) = body["next"].as_str() else { break };
         page = shop.admin.get(&format!("{path}&after={next}")).await;
     }
-    let expected: BTreeSet<_> = answers.iter().map(|answer| answer.json()["record"].as_str().expect("an id").to_owned()).collect();
+    let expected: BTreeSet<_> = answers
+        .iter()
+        .map(|answer| answer.json()["record"].as_str().expect("an id").to_owned())
+        .collect();
     // One more: the stock that the product began with.
-    assert_eq!(records.len(), expected.len() + 1, "{sku}: a record is lost or doubled");
+    assert_eq!(
+        records.len(),
+        expected.len() + 1,
+        "{sku}: a record is lost or doubled"
+    );
     let found: BTreeSet<_> = records.into_iter().collect();
-    assert!(expected.is_subset(&found), "{sku}: an acknowledged record is not there");
+    assert!(
+        expected.is_subset(&found),
+        "{sku}: an acknowledged record is not there"
+    );
     let gapless: Vec<_> = (1..).take(versions.len()).collect();
     assert_eq!(versions, gapless, "{sku}: versions without a gap");
 }

@@ -9,7 +9,10 @@ use std::time::SystemTime;
 #[must_use]
 pub fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("the package lies in the repository").to_owned()
+    tests
+        .parent()
+        .expect("the package lies in the repository")
+        .to_owned()
 }
 
 /// The program, built by the same profile as this test. It is built first if it is not there or older than its
@@ -33,7 +36,9 @@ pub fn binary() -> &'static Path {
 /// Whether it is newer than all that Cargo's list of its sources names.
 fn is_fresh(binary: &Path) -> bool {
     let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
-    let Some(built) = changed(binary) else { return false };
+    let Some(built) = changed(binary) else {
+        return false;
+    };
     let Ok(list) = std::fs::read_to_string(binary.with_extension("d")) else {
         return false;
     };
@@ -47,10 +52,23 @@ fn is_fresh(binary: &Path) -> bool {
 /// Cargo takes its own lock: tests that run at once build once.
 fn build(profile: &Path) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let name = profile.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
-    let target = profile.parent().expect("a profile's folder lies in the target folder");
+    let name = profile
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("debug");
+    let target = profile
+        .parent()
+        .expect("a profile's folder lies in the target folder");
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "commerce", "--bin", "commerce", "--target-dir"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--package",
+        "commerce",
+        "--bin",
+        "commerce",
+        "--target-dir",
+    ]);
     command.arg(target).current_dir(root());
     if name != "debug" {
         command.args(["--profile", name]);
@@ -77,7 +95,12 @@ impl Ran {
     #[must_use]
     pub fn of(command: String, output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { command, code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Self {
+            command,
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
     }
 
     /// Its standard output, if it ended with this status.

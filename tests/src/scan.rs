@@ -16,16 +16,25 @@ pub async fn tables(pool: &PgPool, schema: &str, needle: &str) -> Vec<String> {
          WHERE table_type = 'BASE TABLE' AND table_schema LIKE $1
            AND table_schema NOT IN ('pg_catalog', 'information_schema')",
     );
-    let columns = columns.bind(schema).fetch_all(pool).await.expect("the catalog can be read");
+    let columns = columns
+        .bind(schema)
+        .fetch_all(pool)
+        .await
+        .expect("the catalog can be read");
     assert!(!columns.is_empty(), "no table to search in schema {schema}");
     let mut found = Vec::new();
     for column in columns {
         let [schema, table, name, kind] = std::array::from_fn(|at| column.get::<String, _>(at));
         let (place, needle_sql) = match kind.as_str() {
             "bytea" => (format!("\"{name}\""), "convert_to($1, 'UTF8')"),
-            _ => (format!("convert_to(\"{name}\"::text, 'UTF8')"), "convert_to($1, 'UTF8')"),
+            _ => (
+                format!("convert_to(\"{name}\"::text, 'UTF8')"),
+                "convert_to($1, 'UTF8')",
+            ),
         };
-        let sql = format!("SELECT count(*) FROM \"{schema}\".\"{table}\" WHERE position({needle_sql} IN {place}) > 0");
+        let sql = format!(
+            "SELECT count(*) FROM \"{schema}\".\"{table}\" WHERE position({needle_sql} IN {place}) > 0"
+        );
         let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(needle)
             .fetch_one(pool)
@@ -47,7 +56,10 @@ pub fn files(folder: &Path, needle: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("the folder can be read").flatten() {
+        for entry in std::fs::read_dir(&folder)
+            .expect("the folder can be read")
+            .flatten()
+        {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);

@@ -40,9 +40,12 @@ impl Home {
         let database = thread::scope(|scope| {
             let made = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime can be made").block_on(TestDatabase::create_empty())
+                runtime
+                    .expect("a runtime can be made")
+                    .block_on(TestDatabase::create_empty())
             });
-            made.join().expect("the database could not be made, as said above")
+            made.join()
+                .expect("the database could not be made, as said above")
         })?;
         let url = database.url();
         let home = Self::make(Some(database));
@@ -70,6 +73,11 @@ impl Home {
         lock(&self.environment).push((name.to_owned(), value.to_owned()));
     }
 
+    /// Sets it no more.
+    pub fn unset(&self, name: &str) {
+        lock(&self.environment).retain(|(known, _)| known != name);
+    }
+
     /// Its folder; the data dir is in it.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -95,7 +103,11 @@ impl Home {
     #[must_use]
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.current_dir(root()).args(words).arg("--data-dir").arg(self.data_dir());
+        command
+            .current_dir(root())
+            .args(words)
+            .arg("--data-dir")
+            .arg(self.data_dir());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ANNALS") {
                 command.env_remove(name);
@@ -123,7 +135,10 @@ impl Home {
     #[must_use]
     pub fn run_with_input(&self, words: &[&str], input: &str) -> Ran {
         let mut command = self.command(words);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let mut stdin = child.stdin.take().expect("standard input is a pipe");
         // One that does not read its input ends it early, and is judged by its exit status.
@@ -145,7 +160,10 @@ impl Home {
         }
         let ran = self.run(&["token", "--role", roles, "--subject", subject]);
         let token = ran.exits(0).trim().to_owned();
-        assert!(!token.is_empty() && !token.contains(char::is_whitespace), "a bare token: {token}");
+        assert!(
+            !token.is_empty() && !token.contains(char::is_whitespace),
+            "a bare token: {token}"
+        );
         lock(&self.tokens).insert(known, token.clone());
         token
     }
@@ -199,8 +217,15 @@ impl Server {
         let copy = log.with_extension("out");
         thread::spawn(move || follow(stdout, &copy, &said));
         let ended = Mutex::new(waiter(child));
-        let mut server =
-            Self { home: Arc::clone(home), url: String::new(), ops: String::new(), log, pid, ended, running: true };
+        let mut server = Self {
+            home: Arc::clone(home),
+            url: String::new(),
+            ops: String::new(),
+            log,
+            pid,
+            ended,
+            running: true,
+        };
         match ready.recv_timeout(START) {
             Ok((url, ops)) => (server.url, server.ops) = (url, ops),
             Err(why) => {
@@ -284,7 +309,10 @@ impl Server {
 
     fn signal(&self, name: &str) {
         // The shell's own: a minimal system has no program of this name.
-        let _ = Command::new("sh").arg("-c").arg(format!("kill -s {name} {}", self.pid)).status();
+        let _ = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -s {name} {}", self.pid))
+            .status();
     }
 
     /// Prints the last lines of its log.

@@ -28,17 +28,25 @@ impl Shop {
     /// Of a server.
     #[must_use]
     pub fn of(server: &Server) -> Self {
-        Self { admin: server.api("admin") }
+        Self {
+            admin: server.api("admin"),
+        }
     }
 
     /// Registers a product at this price and receives so many; returns its SKU.
     pub async fn product(&self, price: u64, stock: u64) -> String {
         let sku = unique("P");
         let data = json!({"name": format!("Product {sku}"), "price": usd(price)});
-        self.admin.post(&format!("/v1/products/{sku}/register"), &data).await.is(201);
+        self.admin
+            .post(&format!("/v1/products/{sku}/register"), &data)
+            .await
+            .is(201);
         if stock > 0 {
             let data = json!({"quantity": stock, "reference": "delivery"});
-            self.admin.post(&format!("/v1/products/{sku}/receive"), &data).await.is(200);
+            self.admin
+                .post(&format!("/v1/products/{sku}/receive"), &data)
+                .await
+                .is(200);
         }
         sku
     }
@@ -47,7 +55,10 @@ impl Shop {
     pub async fn customer(&self) -> String {
         let customer = uuid();
         let data = json!({"name": "Ada", "email": format!("{customer}@example.com")});
-        self.admin.post(&format!("/v1/customers/{customer}/register"), &data).await.is(201);
+        self.admin
+            .post(&format!("/v1/customers/{customer}/register"), &data)
+            .await
+            .is(201);
         customer
     }
 
@@ -57,13 +68,20 @@ impl Shop {
         let data = order_data(customer, day, method, lines);
         let answer = self.admin.post(&format!("/v1/orders/{order}/place"), &data).await;
         answer.is(201);
-        Placed { order, customer: customer.to_owned(), answer }
+        Placed {
+            order,
+            customer: customer.to_owned(),
+            answer,
+        }
     }
 
     /// Waits until the order's row has this status; returns the row.
     pub async fn order_is(&self, order: &str, status: &str) -> Answer {
         let (path, stream) = (format!("/v1/orders/{order}"), format!("order-{order}"));
-        let answer = self.admin.wait_until(&path, &stream, |body| body["data"]["status"] == status).await;
+        let answer = self
+            .admin
+            .wait_until(&path, &stream, |body| body["data"]["status"] == status)
+            .await;
         answer.is(200);
         answer
     }
@@ -71,7 +89,10 @@ impl Shop {
     /// Waits until the order ended without having been confirmed; returns why.
     pub async fn order_is_rejected(&self, order: &str) -> String {
         let row = self.order_is(order, "rejected").await.data();
-        row["reason"].as_str().expect("a rejected order has a reason").to_owned()
+        row["reason"]
+            .as_str()
+            .expect("a rejected order has a reason")
+            .to_owned()
     }
 
     /// Waits until the payment of this order has this status; returns its row.
@@ -81,7 +102,8 @@ impl Shop {
         let stream = format!("payment-{}", placed.order);
         let of = |body: &Value| {
             let rows = body["data"].as_array().cloned().unwrap_or_default();
-            rows.into_iter().find(|row| row["order_id"] == placed.order.as_str())
+            rows.into_iter()
+                .find(|row| row["order_id"] == placed.order.as_str())
         };
         let wanted = |body: &Value| of(body).is_some_and(|row| row["status"] == status);
         let answer = self.admin.wait_until(&path, &stream, wanted).await;
@@ -103,7 +125,12 @@ impl Shop {
     /// Sends a command that must be accepted; returns its answer.
     pub async fn done(&self, path: &str, data: &Value) -> Answer {
         let answer = self.admin.post(path, data).await;
-        assert!(matches!(answer.status, 200 | 201), "{path}: {} {}", answer.status, answer.text());
+        assert!(
+            matches!(answer.status, 200 | 201),
+            "{path}: {} {}",
+            answer.status,
+            answer.text()
+        );
         answer
     }
 }
@@ -111,9 +138,7 @@ impl Shop {
 /// The data of `place`.
 #[must_use]
 pub fn order_data(customer: &str, day: &str, method: &str, lines: &[(&str, u64, u64)]) -> Value {
-    let line = |(sku, quantity, price): &(&str, u64, u64)| {
-        json!({"sku": sku, "quantity": quantity, "unit_price": price})
-    };
+    let line = |(sku, quantity, price): &(&str, u64, u64)| json!({"sku": sku, "quantity": quantity, "unit_price": price});
     json!({
         "customer": customer, "currency": "USD", "ordered_on": day, "payment_method": method,
         "lines": lines.iter().map(line).collect::<Vec<_>>(),

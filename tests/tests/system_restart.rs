@@ -23,11 +23,22 @@ async fn a_private_cluster_is_found_again_after_a_kill_and_stopped_in_the_end() 
     assert_eq!(shop.product_is(&sku, 7, 0).await["on_hand"], 7);
     let data = json!({"quantity": 1, "reference": "delivery"});
     shop.done(&format!("/v1/products/{sku}/receive"), &data).await;
-    let second = home.command(&["dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"]).output().unwrap();
-    assert!(!second.status.success(), "a second `dev` on the same data dir is kept out");
+    let second = home
+        .command(&["dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    assert!(
+        !second.status.success(),
+        "a second `dev` on the same data dir is kept out"
+    );
     server.stop();
     let running = home.run(&["log", "describe"]);
-    assert_ne!(running.code, Some(0), "its PostgreSQL has stopped with it: {}", running.stdout);
+    assert_ne!(
+        running.code,
+        Some(0),
+        "its PostgreSQL has stopped with it: {}",
+        running.stdout
+    );
 }
 
 #[tokio::test]
@@ -54,18 +65,33 @@ async fn a_server_that_is_stopped_finishes_what_is_in_flight() {
         }
     });
     let stop = async {
-        shop.admin.wait_until(&format!("/v1/products/{sku}"), &format!("product-{sku}"), |body| {
-            body["data"]["on_hand"].as_u64().is_some_and(|count| count >= 50)
-        }).await;
+        shop.admin
+            .wait_until(
+                &format!("/v1/products/{sku}"),
+                &format!("product-{sku}"),
+                |body| body["data"]["on_hand"].as_u64().is_some_and(|count| count >= 50),
+            )
+            .await;
         tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
     };
     let (accepted, ()) = tokio::join!(futures_util::future::join_all(clients), stop);
     let server = home.dev();
     let shop = Shop::of(&server);
-    let row = shop.admin.wait_until(&format!("/v1/products/{sku}"), &format!("product-{sku}"), |_| true).await;
+    let row = shop
+        .admin
+        .wait_until(&format!("/v1/products/{sku}"), &format!("product-{sku}"), |_| {
+            true
+        })
+        .await;
     let on_hand = row.data()["on_hand"].as_u64().unwrap();
     let answered: u64 = accepted.iter().sum();
-    assert!(on_hand >= answered, "{answered} were acknowledged, {on_hand} are there");
-    assert!(on_hand <= answered + 16, "at most one command a client lost its answer: {answered}, {on_hand}");
+    assert!(
+        on_hand >= answered,
+        "{answered} were acknowledged, {on_hand} are there"
+    );
+    assert!(
+        on_hand <= answered + 16,
+        "at most one command a client lost its answer: {answered}, {on_hand}"
+    );
     server.stop();
 }

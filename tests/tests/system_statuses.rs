@@ -15,8 +15,13 @@ fn receive(quantity: u64) -> Value {
 
 /// A `receive` with this body, sent as it stands.
 async fn raw(api: &Api, sku: &str, body: impl Into<Vec<u8>>) -> Answer {
-    let call = api.call("POST", &format!("/v1/products/{sku}/receive")).key(&unique("k"));
-    call.header("content-type", "application/json").body(body.into()).send().await
+    let call = api
+        .call("POST", &format!("/v1/products/{sku}/receive"))
+        .key(&unique("k"));
+    call.header("content-type", "application/json")
+        .body(body.into())
+        .send()
+        .await
 }
 
 #[tokio::test]
@@ -25,7 +30,9 @@ async fn without_a_good_token_every_request_is_401_with_a_challenge() {
     let token = server.home.token("admin", "tester");
     let (head, signature) = token.rsplit_once('.').unwrap();
     let flipped: String = signature.chars().rev().collect();
-    let expired = server.home.run(&["token", "--role", "admin", "--ttl", "1s", "--subject", "late"]);
+    let expired = server
+        .home
+        .run(&["token", "--role", "admin", "--ttl", "1s", "--subject", "late"]);
     let tokens = [
         None,
         Some("nonsense".to_owned()),
@@ -34,13 +41,26 @@ async fn without_a_good_token_every_request_is_401_with_a_challenge() {
     ];
     for token in tokens {
         let api = Api::new(&server.url, token);
-        for call in [api.call("GET", "/v1/orders"), api.call("GET", "/v1/nothings"), api.call("POST", "/v1/batch")] {
+        for call in [
+            api.call("GET", "/v1/orders"),
+            api.call("GET", "/v1/nothings"),
+            api.call("POST", "/v1/batch"),
+        ] {
             let answer = call.send().await;
             answer.problem(401, "unauthenticated");
-            assert!(answer.header("www-authenticate").unwrap().starts_with("Bearer"), "{:?}", answer.headers);
+            assert!(
+                answer.header("www-authenticate").unwrap().starts_with("Bearer"),
+                "{:?}",
+                answer.headers
+            );
         }
     }
-    let basic = server.nobody().call("GET", "/v1/orders").header("authorization", "Basic YTpi").send().await;
+    let basic = server
+        .nobody()
+        .call("GET", "/v1/orders")
+        .header("authorization", "Basic YTpi")
+        .send()
+        .await;
     basic.problem(401, "unauthenticated");
 
     // A token that runs out: asked with until it has.
@@ -90,7 +110,13 @@ async fn what_is_no_json_as_it_is_taken_here_is_400_malformed() {
     ];
     for body in bodies {
         let answer = raw(&shop.admin, &sku, body).await;
-        assert_eq!(answer.status, 400, "{}: {}", String::from_utf8_lossy(body), answer.text());
+        assert_eq!(
+            answer.status,
+            400,
+            "{}: {}",
+            String::from_utf8_lossy(body),
+            answer.text()
+        );
         answer.problem(400, "malformed");
     }
 }
@@ -100,9 +126,17 @@ async fn a_command_without_an_idempotency_key_or_with_a_bad_one_is_400() {
     let Some(server) = SERVER.get() else { return };
     let shop = Shop::of(&server);
     let sku = shop.product(500, 0).await;
-    let call = || shop.admin.call("POST", &format!("/v1/products/{sku}/receive")).json(&receive(1));
+    let call = || {
+        shop.admin
+            .call("POST", &format!("/v1/products/{sku}/receive"))
+            .json(&receive(1))
+    };
     call().send().await.problem(400, "idempotency-key-required");
-    call().header("idempotency-key", "").send().await.problem(400, "idempotency-key-required");
+    call()
+        .header("idempotency-key", "")
+        .send()
+        .await
+        .problem(400, "idempotency-key-required");
     let (fits, long) = ("k".repeat(255), "k".repeat(256));
     call().key(&fits).send().await.is(200);
     for bad in [long.as_str(), "\"half", "half\"", "a b", "\u{e9}", "\"\""] {
@@ -110,7 +144,11 @@ async fn a_command_without_an_idempotency_key_or_with_a_bad_one_is_400() {
         assert_eq!(answer.status, 400, "{bad}: {}", answer.text());
         assert_eq!(answer.json()["code"], "invalid-parameter", "{bad}");
     }
-    let twice = call().key(&unique("k")).header("idempotency-key", "other").send().await;
+    let twice = call()
+        .key(&unique("k"))
+        .header("idempotency-key", "other")
+        .send()
+        .await;
     twice.problem(400, "invalid-parameter");
 }
 
@@ -135,14 +173,31 @@ async fn unknown_and_bad_parameters_are_400_and_named() {
     ];
     for (path, code) in bad {
         let answer = admin.get(path).await;
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some(code)), "{path}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (400, Some(code)),
+            "{path}: {}",
+            answer.text()
+        );
         answer.problem(400, code);
     }
-    for (position, code) in [("x", "invalid-parameter"), ("0:1~7", "unknown-position"), ("99:1", "unknown-position")] {
-        admin.call("GET", "/v1/orders").header("annals-after", position).send().await.problem(400, code);
+    for (position, code) in [
+        ("x", "invalid-parameter"),
+        ("0:1~7", "unknown-position"),
+        ("99:1", "unknown-position"),
+    ] {
+        admin
+            .call("GET", "/v1/orders")
+            .header("annals-after", position)
+            .send()
+            .await
+            .problem(400, code);
     }
     let path = format!("/v1/products/{}/receive?fast=yes", unique("P"));
-    admin.post(&path, &receive(1)).await.problem(400, "unknown-parameter");
+    admin
+        .post(&path, &receive(1))
+        .await
+        .problem(400, "unknown-parameter");
 }
 
 #[tokio::test]
@@ -197,7 +252,11 @@ async fn what_a_role_may_not_do_is_403() {
     if system.code == Some(0) {
         let api = Api::new(&server.url, Some(system.stdout.trim().to_owned()));
         let answer = api.post(&orders("confirm"), &json!({})).await;
-        assert!(matches!(answer.status, 401 | 403), "no client token can hold `system`: {}", answer.status);
+        assert!(
+            matches!(answer.status, 401 | 403),
+            "no client token can hold `system`: {}",
+            answer.status
+        );
     }
 }
 
@@ -205,22 +264,43 @@ async fn what_a_role_may_not_do_is_403() {
 async fn a_customer_commands_only_what_is_their_own() {
     let Some(server) = SERVER.get() else { return };
     let shop = Shop::of(&server);
-    let (sku, customer, other) = (shop.product(500, 9).await, shop.customer().await, shop.customer().await);
+    let (sku, customer, other) = (
+        shop.product(500, 9).await,
+        shop.customer().await,
+        shop.customer().await,
+    );
     let api = server.api_as("customer", &customer);
     let (mine, theirs) = (uuid(), uuid());
     let path = format!("/v1/orders/{mine}/place");
     let lines = [(sku.as_str(), 1, 500)];
-    api.post(&path, &order_data(&customer, "2003-01-02", "tok_hang", &lines)).await.is(201);
+    api.post(&path, &order_data(&customer, "2003-01-02", "tok_hang", &lines))
+        .await
+        .is(201);
     let for_another = order_data(&other, "2003-01-02", "tok_hang", &lines);
-    api.post(&format!("/v1/orders/{theirs}/place"), &for_another).await.problem(403, "forbidden");
-    shop.admin.post(&format!("/v1/orders/{theirs}/place"), &for_another).await.is(201);
+    api.post(&format!("/v1/orders/{theirs}/place"), &for_another)
+        .await
+        .problem(403, "forbidden");
+    shop.admin
+        .post(&format!("/v1/orders/{theirs}/place"), &for_another)
+        .await
+        .is(201);
     let reason = json!({"reason": "x"});
-    api.post(&format!("/v1/orders/{theirs}/cancel"), &reason).await.problem(403, "forbidden");
-    api.post(&format!("/v1/orders/{}/cancel", uuid()), &reason).await.problem(403, "forbidden");
-    api.post(&format!("/v1/orders/{mine}/cancel"), &reason).await.is(200);
+    api.post(&format!("/v1/orders/{theirs}/cancel"), &reason)
+        .await
+        .problem(403, "forbidden");
+    api.post(&format!("/v1/orders/{}/cancel", uuid()), &reason)
+        .await
+        .problem(403, "forbidden");
+    api.post(&format!("/v1/orders/{mine}/cancel"), &reason)
+        .await
+        .is(200);
     let contact = json!({"name": "Ada", "email": "ada@example.com"});
-    api.post(&format!("/v1/customers/{customer}/change-contact"), &contact).await.is(200);
-    api.post(&format!("/v1/customers/{other}/change-contact"), &contact).await.problem(403, "forbidden");
+    api.post(&format!("/v1/customers/{customer}/change-contact"), &contact)
+        .await
+        .is(200);
+    api.post(&format!("/v1/customers/{other}/change-contact"), &contact)
+        .await
+        .problem(403, "forbidden");
 }
 
 #[tokio::test]
@@ -259,12 +339,21 @@ async fn what_does_not_exist_is_404_and_a_method_that_a_path_lacks_is_405() {
         ("POST", "/v1/orders/cancel".to_owned()),
     ];
     for (method, path) in methods {
-        let answer = admin.call(method, &path).key(&unique("k")).json(&json!({})).send().await;
+        let answer = admin
+            .call(method, &path)
+            .key(&unique("k"))
+            .json(&json!({}))
+            .send()
+            .await;
         assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text());
         answer.problem(405, "method-not-allowed");
         assert!(answer.header("allow").is_some(), "{method} {path}");
     }
-    let answer = admin.call("GET", "/v1/orders").header("accept", "image/png").send().await;
+    let answer = admin
+        .call("GET", "/v1/orders")
+        .header("accept", "image/png")
+        .send()
+        .await;
     answer.problem(406, "not-acceptable");
 }
 
@@ -277,7 +366,10 @@ async fn an_upper_case_uuid_is_the_same_key() {
     let path = format!("/v1/customers/{}/register", customer.to_uppercase());
     let answer = shop.admin.post(&path, &data).await;
     assert_eq!(answer.is(201).json()["stream"], format!("customer-{customer}"));
-    shop.admin.post(&format!("/v1/customers/{customer}/register"), &data).await.rejection("already_registered");
+    shop.admin
+        .post(&format!("/v1/customers/{customer}/register"), &data)
+        .await
+        .rejection("already_registered");
 }
 
 #[tokio::test]
@@ -286,15 +378,28 @@ async fn a_rule_that_says_no_is_409_with_code_and_detail_on_the_record() {
     let shop = Shop::of(&server);
     let sku = shop.product(500, 5).await;
     let path = format!("/v1/products/{sku}/register");
-    let again = shop.admin.post(&path, &json!({"name": "x", "price": usd(1)})).await;
+    let again = shop
+        .admin
+        .post(&path, &json!({"name": "x", "price": usd(1)}))
+        .await;
     again.rejection("already_registered");
     let reprice = json!({"price": {"amount": 1, "currency": "EUR"}});
-    let detail = shop.admin.post(&format!("/v1/products/{sku}/reprice"), &reprice).await;
+    let detail = shop
+        .admin
+        .post(&format!("/v1/products/{sku}/reprice"), &reprice)
+        .await;
     assert_eq!(detail.rejection("currency_differs")["currency"], "USD");
     let adjust = json!({"delta": -6, "reason": "lost"});
-    let detail = shop.admin.post(&format!("/v1/products/{sku}/adjust"), &adjust).await.rejection("below_reserved");
+    let detail = shop
+        .admin
+        .post(&format!("/v1/products/{sku}/adjust"), &adjust)
+        .await
+        .rejection("below_reserved");
     assert_eq!(detail["reserved"], 0);
-    let unknown = shop.admin.post(&format!("/v1/products/{}/receive", unique("P")), &receive(1)).await;
+    let unknown = shop
+        .admin
+        .post(&format!("/v1/products/{}/receive", unique("P")), &receive(1))
+        .await;
     unknown.rejection("unknown_product");
     assert_eq!(unknown.header("etag"), None);
 }
@@ -304,20 +409,43 @@ async fn a_body_that_is_too_large_or_of_another_type_is_413_or_415_and_large_hea
     let Some(server) = SERVER.get() else { return };
     let shop = Shop::of(&server);
     let sku = shop.product(500, 0).await;
-    let large = format!("{{\"quantity\": 1, \"reference\": \"{}\"}}", "x".repeat(256 << 10));
-    raw(&shop.admin, &sku, large.clone()).await.problem(413, "too-large");
+    let large = format!(
+        "{{\"quantity\": 1, \"reference\": \"{}\"}}",
+        "x".repeat(256 << 10)
+    );
+    raw(&shop.admin, &sku, large.clone())
+        .await
+        .problem(413, "too-large");
     // As large as it may be: the next judge has it.
     let fits = format!("{}{}", &large[..(256 << 10) - 2], "\"}");
     raw(&shop.admin, &sku, fits).await.problem(422, "invalid");
-    let call = || shop.admin.call("POST", &format!("/v1/products/{sku}/receive")).key(&unique("k"));
+    let call = || {
+        shop.admin
+            .call("POST", &format!("/v1/products/{sku}/receive"))
+            .key(&unique("k"))
+    };
     let body = receive(1).to_string();
     let of_type = |kind: &str| call().header("content-type", kind).body(body.clone()).send();
-    for kind in ["text/plain", "application/x-ndjson", "application/json; charset=latin1", "json"] {
+    for kind in [
+        "text/plain",
+        "application/x-ndjson",
+        "application/json; charset=latin1",
+        "json",
+    ] {
         of_type(kind).await.problem(415, "unsupported-media-type");
     }
-    call().body(body.clone()).send().await.problem(415, "unsupported-media-type");
-    let gzip = call().header("content-encoding", "gzip").header("content-type", "application/json");
-    gzip.body(body.clone()).send().await.problem(415, "unsupported-media-type");
+    call()
+        .body(body.clone())
+        .send()
+        .await
+        .problem(415, "unsupported-media-type");
+    let gzip = call()
+        .header("content-encoding", "gzip")
+        .header("content-type", "application/json");
+    gzip.body(body.clone())
+        .send()
+        .await
+        .problem(415, "unsupported-media-type");
     of_type("application/json; charset=utf-8").await.is(200);
     of_type("Application/JSON").await.is(200);
     // No body is `{}`: judged by the schema.
@@ -338,12 +466,32 @@ async fn everything_that_is_wrong_with_the_data_is_listed_with_422() {
     });
     let problem = shop.admin.post(&path, &data).await.problem(422, "invalid");
     let errors = problem["errors"].as_array().unwrap();
-    let pointers: Vec<_> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
-    for pointer in ["/customer", "/currency", "/payment_method", "/lines/0/sku", "/lines/0/quantity", "/lines/0/unit_price"] {
+    let pointers: Vec<_> = errors
+        .iter()
+        .map(|error| error["pointer"].as_str().unwrap())
+        .collect();
+    for pointer in [
+        "/customer",
+        "/currency",
+        "/payment_method",
+        "/lines/0/sku",
+        "/lines/0/quantity",
+        "/lines/0/unit_price",
+    ] {
         assert!(pointers.contains(&pointer), "{pointer} is missing: {problem}");
     }
-    assert!(pointers.iter().any(|pointer| pointer.is_empty() || *pointer == "/colour"), "the unknown field: {problem}");
-    assert!(errors.iter().all(|error| error["message"].as_str().is_some_and(|text| !text.is_empty())), "{problem}");
+    assert!(
+        pointers
+            .iter()
+            .any(|pointer| pointer.is_empty() || *pointer == "/colour"),
+        "the unknown field: {problem}"
+    );
+    assert!(
+        errors
+            .iter()
+            .all(|error| error["message"].as_str().is_some_and(|text| !text.is_empty())),
+        "{problem}"
+    );
     let none = json!({"customer": uuid(), "currency": "USD", "payment_method": "tok_ok", "lines": []});
     shop.admin.post(&path, &none).await.problem(422, "invalid");
 }
@@ -358,18 +506,28 @@ async fn a_caller_with_too_many_refusals_is_429_and_replays_do_not_count() {
     let path = format!("/v1/orders/{}/cancel", uuid());
     let reason = json!({"reason": "x"});
     let key = unique("k");
-    api.post_with_key(&path, &key, &reason).await.rejection("unknown_order");
+    api.post_with_key(&path, &key, &reason)
+        .await
+        .rejection("unknown_order");
     for _ in 0..4 {
         api.post(&path, &reason).await.rejection("unknown_order");
     }
     let answer = api.post(&path, &reason).await;
     answer.problem(429, "quota-exceeded");
     assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
-    assert!(answer.header("ratelimit").is_some() && answer.header("ratelimit-policy").is_some(), "{:?}", answer.headers);
+    assert!(
+        answer.header("ratelimit").is_some() && answer.header("ratelimit-policy").is_some(),
+        "{:?}",
+        answer.headers
+    );
     let replay = api.post_with_key(&path, &key, &reason).await;
     replay.rejection("unknown_order");
     assert_eq!(replay.header("idempotent-replayed"), Some("true"));
-    server.api_as("admin", "another").post(&path, &reason).await.rejection("unknown_order");
+    server
+        .api_as("admin", "another")
+        .post(&path, &reason)
+        .await
+        .rejection("unknown_order");
     server.stop();
 }
 
@@ -384,52 +542,148 @@ async fn of_two_things_that_are_wrong_the_first_in_order_is_the_answer() {
     let receive_path = format!("/v1/products/{sku}/receive");
     let large = "x".repeat(300 << 10);
     let used = unique("k");
-    admin.post_with_key(&receive_path, &used, &receive(1)).await.is(200);
+    admin
+        .post_with_key(&receive_path, &used, &receive(1))
+        .await
+        .is(200);
     let text = |call: Call, body: &str| call.header("content-type", "text/plain").body(body.to_owned());
-    let json_body = |call: Call, body: &str| call.header("content-type", "application/json").body(body.to_owned());
+    let json_body = |call: Call, body: &str| {
+        call.header("content-type", "application/json")
+            .body(body.to_owned())
+    };
     let place = format!("/v1/orders/{}/place", uuid());
     let not_mine = order_data(&customer, "2003-01-03", "tok_ok", &[("a", 1, 1)]);
 
     let pairs: Vec<(&str, Call, u16, &str)> = vec![
-        ("401 before 404", nobody.call("POST", "/v1/nothings/1/do"), 401, "unauthenticated"),
-        ("401 before 415", text(nobody.call("POST", &receive_path), "x"), 401, "unauthenticated"),
-        ("404 before 403", clerk.call("POST", &format!("/v1/products/{sku}/explode")), 404, "unknown-command"),
-        ("404 before 415", text(admin.call("POST", "/v1/nothings/1/do"), "x"), 404, "unknown-resource"),
-        ("403 before 415", text(clerk.call("POST", &receive_path), "x"), 403, "forbidden"),
-        ("403 before 413", json_body(clerk.call("POST", &receive_path), &large), 403, "forbidden"),
-        ("403 before 400", json_body(clerk.call("POST", &receive_path), "{"), 403, "forbidden"),
-        ("415 before 413", text(admin.call("POST", &receive_path), &large), 415, "unsupported-media-type"),
-        ("415 before 400", text(admin.call("POST", &receive_path), "{"), 415, "unsupported-media-type"),
-        ("413 before 400", json_body(admin.call("POST", &receive_path), &large), 413, "too-large"),
-        ("400 before 422", admin.call("POST", &receive_path).json(&json!({})), 400, "idempotency-key-required"),
+        (
+            "401 before 404",
+            nobody.call("POST", "/v1/nothings/1/do"),
+            401,
+            "unauthenticated",
+        ),
+        (
+            "401 before 415",
+            text(nobody.call("POST", &receive_path), "x"),
+            401,
+            "unauthenticated",
+        ),
+        (
+            "404 before 403",
+            clerk.call("POST", &format!("/v1/products/{sku}/explode")),
+            404,
+            "unknown-command",
+        ),
+        (
+            "404 before 415",
+            text(admin.call("POST", "/v1/nothings/1/do"), "x"),
+            404,
+            "unknown-resource",
+        ),
+        (
+            "403 before 415",
+            text(clerk.call("POST", &receive_path), "x"),
+            403,
+            "forbidden",
+        ),
+        (
+            "403 before 413",
+            json_body(clerk.call("POST", &receive_path), &large),
+            403,
+            "forbidden",
+        ),
+        (
+            "403 before 400",
+            json_body(clerk.call("POST", &receive_path), "{"),
+            403,
+            "forbidden",
+        ),
+        (
+            "415 before 413",
+            text(admin.call("POST", &receive_path), &large),
+            415,
+            "unsupported-media-type",
+        ),
+        (
+            "415 before 400",
+            text(admin.call("POST", &receive_path), "{"),
+            415,
+            "unsupported-media-type",
+        ),
+        (
+            "413 before 400",
+            json_body(admin.call("POST", &receive_path), &large),
+            413,
+            "too-large",
+        ),
+        (
+            "400 before 422",
+            admin.call("POST", &receive_path).json(&json!({})),
+            400,
+            "idempotency-key-required",
+        ),
         (
             "400 before 422, in the body",
-            json_body(admin.call("POST", &receive_path).key(&unique("k")), "{\"x\": 1, \"x\": 1}"),
+            json_body(
+                admin.call("POST", &receive_path).key(&unique("k")),
+                "{\"x\": 1, \"x\": 1}",
+            ),
             400,
             "malformed",
         ),
-        ("422 before 403 of the object", owner.call("POST", &place).key(&unique("k")).json(&json!({"customer": customer})), 422, "invalid"),
-        ("403 of the object before the state", owner.call("POST", &place).key(&unique("k")).json(&not_mine), 403, "forbidden"),
+        (
+            "422 before 403 of the object",
+            owner
+                .call("POST", &place)
+                .key(&unique("k"))
+                .json(&json!({"customer": customer})),
+            422,
+            "invalid",
+        ),
+        (
+            "403 of the object before the state",
+            owner.call("POST", &place).key(&unique("k")).json(&not_mine),
+            403,
+            "forbidden",
+        ),
         (
             "422 of the body before the replay",
-            admin.call("POST", &receive_path).key(&used).json(&json!({"quantity": 0, "reference": "x"})),
+            admin
+                .call("POST", &receive_path)
+                .key(&used)
+                .json(&json!({"quantity": 0, "reference": "x"})),
             422,
             "invalid",
         ),
         (
             "422 of a key used again before the state",
-            admin.call("POST", &receive_path).key(&used).header("if-match", "\"77\"").json(&receive(1)),
+            admin
+                .call("POST", &receive_path)
+                .key(&used)
+                .header("if-match", "\"77\"")
+                .json(&receive(1)),
             422,
             "idempotency-key-reused",
         ),
     ];
     for (what, call, status, code) in pairs {
         let answer = call.send().await;
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (status, Some(code)), "{what}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (status, Some(code)),
+            "{what}: {}",
+            answer.text()
+        );
     }
     // A replay comes before the state: what was right then is answered as it was then.
     let key = unique("k");
-    let send = || admin.call("POST", &receive_path).key(&key).header("if-match", "\"2\"").json(&receive(1)).send();
+    let send = || {
+        admin
+            .call("POST", &receive_path)
+            .key(&key)
+            .header("if-match", "\"2\"")
+            .json(&receive(1))
+            .send()
+    };
     let first = send().await;
     let again = send().await;
     assert_eq!(again.is(200).text(), first.is(200).text());
