@@ -259,3 +259,6 @@ impl Changes {
         self.push_row(name, What::Command(command), format!("{effect_key}:answer"), now);
     }
 }
+
+#[cfg(test)]
+mod tests;
