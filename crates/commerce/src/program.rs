@@ -77,7 +77,7 @@ pub async fn sandbox(_: Settings, demo: bool) -> anyhow::Result<DevService> {
 /// `receive`: stock of a product arrives.
 pub const RECEIVE: Load = Load {
     name: "receive",
-    prepare: Some(|n| register(n)),
+    prepare: Some(register),
     next: |n| Request::Command {
         resource: "products",
         key: sku(n),
@@ -89,7 +89,7 @@ pub const RECEIVE: Load = Load {
 /// `place`: an order of one line, whose checkout runs to its end.
 pub const PLACE: Load = Load {
     name: "place",
-    prepare: Some(|n| customer(n)),
+    prepare: Some(customer),
     next: |n| {
         let line = json!({"sku": sku(n), "quantity": 1, "unit_price": 1_000});
         Request::Command {
@@ -104,7 +104,7 @@ pub const PLACE: Load = Load {
 /// `get`: a product is read.
 pub const GET: Load = Load {
     name: "get",
-    prepare: Some(|n| register(n)),
+    prepare: Some(register),
     next: |n| Request::Get {
         resource: "products",
         key: sku(n),

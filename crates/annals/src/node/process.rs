@@ -59,7 +59,7 @@ pub(crate) async fn start(app: &App, parts: &Parts, tasks: &mut Tasks) -> anyhow
         "owners",
         owners.clone().follow(Arc::clone(&leases), stop),
     );
-    let sender = Arc::new(Sender {
+    let sender: Arc<dyn CommandSender> = Arc::new(Sender {
         catalog: parts.catalog.clone(),
         shards: parts.log.shards,
         owners,
@@ -73,7 +73,7 @@ pub(crate) async fn start(app: &App, parts: &Parts, tasks: &mut Tasks) -> anyhow
         let runner = ProcessRunner {
             process,
             effects: effects.clone(),
-            sender: Arc::clone(&sender) as Arc<dyn CommandSender>,
+            sender: Arc::clone(&sender),
             log: Arc::clone(&parts.log.log),
             catalog: parts.catalog.clone(),
             pool: pool.clone(),
