@@ -12,7 +12,7 @@ use annals_log::{
 };
 use annals_record::{AppName, Generation, ShardCount};
 use annals_store::lease::{Leases, NodeId, PgLeases};
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -62,21 +62,13 @@ pub fn shard_count() -> ShardCount {
     ShardCount::try_from(SHARDS).expect("16 shards are allowed")
 }
 
-/// The catalog of the reference backend.
-///
-/// # Errors
-/// If it contradicts itself.
-pub fn catalog() -> anyhow::Result<Catalog> {
-    commerce::catalog().build().map_err(|error| anyhow!("{error}"))
-}
-
 impl Node {
     /// A node over the Postgres log of this database, which is made if it is not there.
     ///
     /// # Errors
     /// Of the database.
     pub async fn on_postgres(database: &Database, name: &str) -> anyhow::Result<Self> {
-        let catalog = catalog()?;
+        let catalog = products::catalog()?;
         let pool = database.pool(6).await?;
         PostgresLog::create(&pool, catalog.app(), shard_count()).await?;
         let app = catalog.app().clone();
@@ -113,7 +105,7 @@ impl Node {
     /// # Errors
     /// Of the brokers or the database.
     pub async fn on_kafka(brokers: &str, app: &AppName, database: &Database) -> anyhow::Result<Self> {
-        let catalog = catalog()?;
+        let catalog = products::catalog()?;
         let settings = KafkaSettings {
             allow_single_replica: true,
             ..KafkaSettings::new(brokers)

@@ -1,12 +1,134 @@
 //! The commands that are sent: `products/receive` over some thousand products that were registered before.
+//!
+//! The aggregate is the reference backend's as far as these two commands go, with the same bytes in and out. It is
+//! written here again so that the benchmarks without HTTP build without the whole backend; those with HTTP ask the
+//! backend's own binary.
 
 use std::sync::Arc;
 
-use annals_domain::{Caller, Catalog, CommandRequest, Permission, Precondition};
+use annals_domain::{
+    Aggregate, Caller, Catalog, Command, CommandRequest, Context as Cx, Event, Owner, Permission,
+    Precondition, Rejection, ensure, text_key,
+};
 use annals_record::{Fingerprint, KeyHash, StreamId, hash};
 use anyhow::{Context, anyhow};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::load::Requests;
+
+text_key!(
+    /// A stock keeping unit.
+    pub struct Sku(max = 64);
+);
+
+/// What a piece costs.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    amount: i64,
+    currency: String,
+}
+
+/// A new product.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    name: String,
+    price: Price,
+}
+
+/// Goods that came in.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    quantity: i64,
+    reference: String,
+}
+
+/// What a product can be asked.
+#[derive(Debug, Clone, Command)]
+pub enum ProductCommand {
+    /// Registers it.
+    Register(Registration),
+    /// Takes in goods.
+    Receive(Receipt),
+}
+
+/// What can have happened to it.
+#[derive(Debug, Clone, Event)]
+#[event(category = "product")]
+pub enum ProductEvent {
+    /// It is on sale.
+    Registered(Registration),
+    /// Goods came in.
+    StockReceived(Receipt),
+}
+
+/// How it says no.
+#[derive(Debug, Clone, Rejection)]
+pub enum ProductRejection {
+    /// There is such a product.
+    AlreadyRegistered,
+    /// There is no such product.
+    UnknownProduct,
+}
+
+/// A product.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Product {
+    price: Option<Price>,
+    on_hand: i64,
+}
+
+impl Aggregate for Product {
+    const CATEGORY: &'static str = "product";
+    const RESOURCE: &'static str = "products";
+    const REVISION: u32 = 1;
+    type Key = Sku;
+    type Command = ProductCommand;
+    type Event = ProductEvent;
+    type Rejection = ProductRejection;
+
+    fn decide(
+        &self,
+        command: &ProductCommand,
+        _: &Cx<'_, Self>,
+    ) -> Result<Vec<ProductEvent>, ProductRejection> {
+        match command {
+            ProductCommand::Register(registration) => {
+                ensure(self.price.is_none(), ProductRejection::AlreadyRegistered)?;
+                Ok(vec![ProductEvent::Registered(registration.clone())])
+            }
+            ProductCommand::Receive(receipt) => {
+                ensure(self.price.is_some(), ProductRejection::UnknownProduct)?;
+                Ok(vec![ProductEvent::StockReceived(receipt.clone())])
+            }
+        }
+    }
+
+    fn evolve(&mut self, event: &ProductEvent) {
+        match event {
+            ProductEvent::Registered(registration) => self.price = Some(registration.price.clone()),
+            ProductEvent::StockReceived(receipt) => self.on_hand += receipt.quantity,
+        }
+    }
+
+    fn owner(&self, _: &Sku, _: &ProductCommand) -> Option<Owner> {
+        None
+    }
+}
+
+/// A catalog with products and nothing else, for the app `commerce`.
+///
+/// # Errors
+/// If it contradicts itself.
+pub fn catalog() -> anyhow::Result<Catalog> {
+    let built = Catalog::builder("commerce".try_into()?)
+        .aggregate::<Product>()
+        .build();
+    built.map_err(|error| anyhow!("{error}"))
+}
 
 /// How many products there are in the claims.
 pub const PRODUCTS: u64 = 10_000;

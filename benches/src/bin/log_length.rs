@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use annals_benches::args::Args;
 use annals_benches::database::{Database, Server};
-use annals_benches::node::{Node, catalog, shard_count};
-use annals_benches::products::receipts;
+use annals_benches::node::{Node, shard_count};
+use annals_benches::products::{catalog, receipts};
 use annals_benches::report::{self, Must, Pairs};
 use annals_log::testing::Chained;
 use annals_log::{Appended, Log, PostgresLog, PostgresSettings, Wakes};
