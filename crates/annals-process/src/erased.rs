@@ -105,11 +105,16 @@ impl<P: Process> ErasedProcess for Typed<P> {
         let Some(input) = P::Input::from_record(record)? else {
             return Ok(None);
         };
-        Ok(P::instance(&input).map(|id| (id.to_text(), Box::new(input) as AnyInput)))
+        let Some(id) = P::instance(&input) else {
+            return Ok(None);
+        };
+        let input: AnyInput = Box::new(input);
+        Ok(Some((id.to_text(), input)))
     }
 
     fn of_timer(&self, timer: &str, instance: &str) -> Option<AnyInput> {
-        P::Input::from_timer(timer, instance).map(|input| Box::new(input) as AnyInput)
+        let input: AnyInput = Box::new(P::Input::from_timer(timer, instance)?);
+        Some(input)
     }
 
     fn react(
