@@ -355,15 +355,16 @@ fn sort(reads: &mut [Read]) -> (Vec<Batch>, Vec<(Shard, Stopped)>) {
 
 /// Inserts the records of all batches; says how many there were.
 async fn insert(connection: &mut PgConnection, batches: &[Batch]) -> Result<i64, sqlx::Error> {
-    let all = batches
-        .iter()
-        .flat_map(|batch| batch.records.iter().map(|record| (batch.shard, record)));
-    let mut all = all.peekable();
+    // A list and no lazy closure: only so is the future `Send`.
+    let mut all = Vec::new();
+    for batch in batches {
+        all.extend(batch.records.iter().map(|record| (batch.shard, record)));
+    }
     let mut rows = 0;
-    while all.peek().is_some() {
+    for part in all.chunks(ROWS) {
         let mut columns = Columns::default();
-        for (shard, accepted) in all.by_ref().take(ROWS) {
-            columns.add(shard, accepted.offset(), accepted.record())?;
+        for (shard, accepted) in part {
+            columns.add(*shard, accepted.offset(), accepted.record())?;
         }
         let query = sqlx::query_scalar::<_, i64>(INSERT);
         rows += columns.bind(query).fetch_one(&mut *connection).await?;

@@ -10,6 +10,7 @@ extern crate self as annals_log;
 mod checkpoint;
 pub mod conformance;
 pub mod faulty;
+pub mod fragment;
 pub mod indexer;
 mod kafka;
 mod log;

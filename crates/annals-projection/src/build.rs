@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, SqlSafeStr};
 pub use columns::{Column, Columns, describe_columns, missing_indexes};
 
 use crate::apply::whole_relation;
-use crate::manifest::{BuildId, Manifest, Rows, sql};
+use crate::manifest::{Build, BuildId, Manifest, Name, Rows, sql};
 
 /// One build is made at a time in a database: they share the schema `read`, and nobody makes many.
 const BUILD_LOCK: i64 = 0x616e_6e61_6c73_6264;
@@ -115,6 +115,26 @@ pub async fn ensure(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError
     tx.commit().await?;
     tracing::info!(build = %id, live, "made a build");
     Ok(())
+}
+
+/// The build of a projection that queries read; none before its first build is made. To be read in one snapshot
+/// with the rows and checkpoints.
+///
+/// # Errors
+/// [`BuildError::Database`].
+pub async fn live_build(
+    executor: impl sqlx::PgExecutor<'_>,
+    name: &Name,
+) -> Result<Option<BuildId>, BuildError> {
+    let build: Option<i32> =
+        sqlx::query_scalar("SELECT build FROM annals.projection WHERE name = $1 AND live")
+            .bind(name.as_str())
+            .fetch_optional(executor)
+            .await?;
+    Ok(build.and_then(Build::new).map(|build| BuildId {
+        name: name.clone(),
+        build,
+    }))
 }
 
 /// Makes a build that is only looked at: never live, without views. It must not be there.

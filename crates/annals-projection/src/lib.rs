@@ -9,6 +9,7 @@
 pub mod apply;
 pub mod build;
 pub mod check;
+pub mod fragment;
 pub mod manifest;
 pub mod metrics;
 pub mod parking;

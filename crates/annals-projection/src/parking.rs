@@ -100,6 +100,21 @@ pub async fn list(
     Ok(rows)
 }
 
+/// How many streams of a build are parked.
+///
+/// # Errors
+/// Postgres.
+pub async fn count(executor: impl sqlx::PgExecutor<'_>, id: &BuildId) -> Result<u64, annals_store::Error> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT count(DISTINCT stream) FROM annals.parked WHERE projection = $1 AND build = $2",
+    )
+    .bind(id.name.as_str())
+    .bind(id.build.get())
+    .fetch_one(executor)
+    .await?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Replays a build's parked streams, or one of them, in order, each in its own transaction, as far as it goes.
 ///
 /// # Errors

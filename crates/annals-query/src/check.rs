@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use crate::queries::Limits;
 use crate::request::{Prepared, Request};
-use crate::sql::{self, Bind};
+use crate::sql::{self, Bind, Statement};
 use crate::value::SqlType;
 use crate::{Access, CursorKey, QueryError, Resource, Resources, Scope};
 
@@ -114,6 +114,18 @@ pub(crate) fn some_value(ty: SqlType) -> &'static str {
     }
 }
 
+/// How many blocks running a request's statement reads, from memory or disk.
+///
+/// # Errors
+/// As running it.
+pub async fn blocks(pool: &PgPool, prepared: &Prepared) -> Result<i64, QueryError> {
+    let mut connection = pool.acquire().await?;
+    let options = "ANALYZE, BUFFERS, FORMAT JSON";
+    let plan = plan(&mut connection, sql::statement(prepared), options).await?;
+    let number = |key: &str| plan[0]["Plan"][key].as_i64().unwrap_or(0);
+    Ok(number("Shared Hit Blocks") + number("Shared Read Blocks"))
+}
+
 async fn explain(pool: &PgPool, prepared: &Prepared, ask: Ask) -> Result<Value, QueryError> {
     let statement = match ask {
         Ask::Found => sql::filters_alone(prepared),
@@ -126,19 +138,22 @@ async fn explain(pool: &PgPool, prepared: &Prepared, ask: Ask) -> Result<Value, 
             .execute(&mut *transaction)
             .await?;
     }
-    let explain = format!("EXPLAIN (FORMAT JSON) {}", statement.sql);
-    let mut query = sqlx::query(AssertSqlSafe(explain));
-    for bind in statement.binds {
-        query = match bind {
-            Bind::Text(text) => query.bind(text),
-            Bind::Texts(texts) => query.bind(texts),
-            Bind::Number(number) => query.bind(number),
-        };
-    }
-    let row = query.fetch_one(&mut *transaction).await?;
-    let plan = row.try_get(0)?;
+    let plan = plan(&mut transaction, statement, "FORMAT JSON").await?;
     transaction.rollback().await?;
     Ok(plan)
+}
+
+async fn plan(
+    connection: &mut PgConnection,
+    statement: Statement,
+    options: &str,
+) -> Result<Value, QueryError> {
+    let sql = format!("EXPLAIN ({options}) {}", statement.sql);
+    let query = statement
+        .binds
+        .into_iter()
+        .fold(sqlx::query(AssertSqlSafe(sql)), Bind::add);
+    Ok(query.fetch_one(connection).await?.try_get(0)?)
 }
 
 /// What is wrong with the first node that reads more of the table than it gives.

@@ -1,8 +1,8 @@
 //! How far the live projections are: known in memory for all requests, kept by one task.
 //!
 //! The task hears the projectors' notifications (channel [`CHANNEL`]), and reads everything again with one statement:
-//! on each notification, at most every 10 ms; every 100 ms while somebody waits; every second anyhow. No request
-//! reads checkpoints in a loop. What a query sees in its own snapshot is taken in too.
+//! on each notification, at most every 10 ms while somebody waits for a position, else every 100 ms; without any, every
+//! 100 ms while somebody waits, and every second anyhow. No request reads checkpoints in a loop. What a query sees in its own snapshot is taken in too.
 //!
 //! **Lag** is the age of the oldest record that the projection has not folded, 0 if there is none. The same statement
 //! reads that record's time from the journal, one index probe a shard. It can be a second old when the projector
@@ -24,15 +24,16 @@ use tokio::time::Instant;
 use crate::{QueryError, metrics as names, sql};
 
 pub use state::State;
+pub(crate) use state::{COLUMNS, Seen};
 
 /// The channel on which projectors tell that a checkpoint has moved. Key and value are not looked at.
 pub const CHANNEL: &str = "annals_projection";
 
 /// Without a notification, everything is read again this often.
 const IDLE: Duration = Duration::from_secs(1);
-/// The same while a request waits.
+/// The same while a request waits; and the least between two readings while none does.
 const WAITING: Duration = Duration::from_millis(100);
-/// Never more often.
+/// Never more often, however many notifications come: one reading costs Postgres about a millisecond.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What is older is not used to answer without the database.
 const STALE: Duration = Duration::from_secs(5);
@@ -56,6 +57,18 @@ pub struct Freshness {
     known: watch::Sender<Known>,
     poke: Notify,
     waiting: AtomicUsize,
+}
+
+/// Waits for changes; one that happens between two waits is not missed.
+pub(crate) struct Watch(watch::Receiver<Known>);
+
+impl Watch {
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The sender lives as long as whoever waits.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// What is known, and since when.
@@ -106,15 +119,25 @@ impl Freshness {
                 metrics::counter!(names::REFRESH_FAILURES).increment(1);
                 tracing::warn!(%error, "the projections' checkpoints cannot be read");
             }
-            let waiting = self.waiting.load(Ordering::Relaxed) > 0;
-            let until = read_at + if waiting { WAITING } else { IDLE };
+            let until = read_at + if self.is_awaited() { WAITING } else { IDLE };
             tokio::select! {
                 _ = listener.next() => {}
                 () = self.poke.notified() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
+            // Nobody waits: what was heard can wait too, until somebody does.
+            if !self.is_awaited() {
+                tokio::select! {
+                    () = self.poke.notified() => {}
+                    () = tokio::time::sleep_until(read_at + WAITING) => {}
+                }
+            }
             tokio::time::sleep_until(read_at + PAUSE).await;
         }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Reads everything again, in one snapshot.
@@ -131,19 +154,15 @@ impl Freshness {
             .await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
-            let state: String = row.try_get(1)?;
-            let unfolded: Option<String> = row.try_get(2)?;
-            found.push((
-                row.try_get::<String, _>(0)?,
-                state,
-                read_unfolded(unfolded.as_deref()),
-            ));
+            let seen = Seen::read(row, 1)?;
+            let unfolded: Option<String> = row.try_get(1 + COLUMNS)?;
+            found.push((row.try_get(0)?, seen, read_unfolded(unfolded.as_deref())));
         }
         self.known.send_if_modified(|known| {
             known.read_at = Some(Instant::now());
             let mut moved = false;
-            for (name, raw, unfolded) in found {
-                moved |= known.take(name, &raw, Some(unfolded));
+            for (name, seen, unfolded) in found {
+                moved |= known.take(name, seen, unfolded);
             }
             moved
         });
@@ -151,13 +170,13 @@ impl Freshness {
     }
 
     /// Takes in what a query saw of a projection's live build.
-    pub(crate) fn observe(&self, projection: &str, raw: &str) -> Arc<State> {
+    pub(crate) fn observe(&self, projection: &str, seen: Seen) -> Arc<State> {
         if let Some(progress) = self.known.borrow().projections.get(projection)
-            && progress.state.raw() == raw
+            && *progress.state.seen() == seen
         {
             return Arc::clone(&progress.state);
         }
-        let state = Arc::new(State::parse(raw));
+        let state = Arc::new(State::new(seen));
         self.known.send_if_modified(|known| {
             let Some(progress) = known.projections.get_mut(projection) else {
                 return false;
@@ -214,6 +233,18 @@ impl Freshness {
         unknown.map_or(Ok(()), |position| Err(QueryError::UnknownPosition(*position)))
     }
 
+    /// To wait for the next change of any of it.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.known.subscribe())
+    }
+
+    /// The live build of each projection, as far as is known.
+    pub(crate) fn live_builds(&self) -> Vec<(String, i32)> {
+        let known = self.known.borrow();
+        let build = |(name, progress): (&String, &Progress)| Some((name.clone(), progress.state.build()?));
+        known.projections.iter().filter_map(build).collect()
+    }
+
     /// Which log the positions are of.
     #[must_use]
     pub fn log(&self) -> LogIdentity {
@@ -257,24 +288,23 @@ impl Freshness {
 
 impl Known {
     /// Takes in a state that was read; whether that changed anything. Of one build only what is not older.
-    fn take(&mut self, name: String, raw: &str, unfolded: Option<Arc<[Unfolded]>>) -> bool {
-        let old = self.projections.get(&name);
-        let unfolded = unfolded
-            .or_else(|| old.map(|old| Arc::clone(&old.unfolded)))
-            .unwrap_or_default();
-        let state = match old {
-            Some(old) if old.state.raw() == raw => Arc::clone(&old.state),
-            _ => Arc::new(State::parse(raw)),
-        };
+    fn take(&mut self, name: String, seen: Seen, unfolded: Arc<[Unfolded]>) -> bool {
+        let old = self.projections.get_mut(&name);
         if let Some(old) = old
+            && *old.state.seen() == seen
+        {
+            old.unfolded = unfolded;
+            return false;
+        }
+        let state = Arc::new(State::new(seen));
+        if let Some(old) = self.projections.get(&name)
             && old.state.build() == state.build()
             && state.is_before(&old.state)
         {
             return false;
         }
-        let moved = old.is_none_or(|old| old.state.raw() != raw);
         self.projections.insert(name, Progress { state, unfolded });
-        moved
+        true
     }
 }
 
@@ -344,16 +374,11 @@ impl Drop for Waiting<'_> {
 
 /// Name, state and oldest unfolded record by shard of each live projection in `$1`; `$2` is the number of shards.
 fn refresh_sql() -> String {
-    let state = sql::state_of_row();
+    let (columns, checkpoints) = sql::state_of_row();
+    let unfolded = annals_log::fragment::unfolded("'projection/' || p.name || '/' || p.build", "$2");
+    let live = annals_projection::fragment::live_relation();
     format!(
-        "SELECT p.name, {state}, \
-           (SELECT string_agg(s.shard || ':' || j.log_offset || ':' || j.time_ms, ',') \
-            FROM generate_series(0, $2 - 1) AS s(shard) \
-            LEFT JOIN annals.checkpoint c ON c.reader = 'projection/' || p.name || '/' || p.build AND c.shard = s.shard \
-            CROSS JOIN LATERAL (SELECT j.log_offset, j.time_ms FROM annals.journal j \
-              WHERE j.shard = s.shard AND j.log_offset >= coalesce(c.next_offset, 0) \
-              ORDER BY j.log_offset LIMIT 1) AS j) \
-         FROM annals.projection p WHERE p.live AND p.name = ANY($1)"
+        "SELECT p.name, {columns}, {unfolded} {live} CROSS JOIN LATERAL {checkpoints} WHERE p.name = ANY($1)"
     )
 }
 

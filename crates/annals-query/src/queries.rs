@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use annals_domain::Ambient;
 use annals_record::Version;
+use annals_store::notify::Listener;
 use annals_store::pool::{DatabaseUrl, PoolSettings};
 use annals_store::{ErrorClass, error};
 use sqlx::postgres::PgRow;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::answer::{self, ListAnswer, Meta, RowAnswer};
 use crate::cache::{Answers, Found};
-use crate::freshness::{self, Freshness, State};
+use crate::freshness::{self, COLUMNS, Freshness, Seen, State};
 use crate::request::{Prepared, Request, Selection};
 use crate::sql::{self, Bind};
 use crate::{CursorKey, QueryError, Resources, metrics as names};
@@ -181,6 +182,49 @@ impl Queries {
         })
     }
 
+    /// Keeps checkpoints and live builds known, for ever: to be run once, as a task named `freshness`. The listener is
+    /// one of [`crate::CHANNEL`].
+    ///
+    /// Cancel safe.
+    pub async fn run(&self, listener: Listener) {
+        tokio::join!(self.freshness.run(listener), self.follow());
+    }
+
+    /// Waits until the answer to a request may have another entity tag than this one, as far as is known: what live
+    /// changes are made of. The caller asks again then.
+    ///
+    /// Cancel safe.
+    pub async fn changed(&self, prepared: &Prepared, etag: &str) {
+        let sources = prepared.sources();
+        let is_new = || {
+            let states = self.freshness.known(&sources);
+            states.is_none_or(|states| !answer::names(etag, &answer::etag(&prepared.whole, &states)))
+        };
+        let mut watch = self.freshness.watch();
+        while !is_new() {
+            watch.next().await;
+        }
+    }
+
+    /// Resolves resources anew when another build becomes live, so that what it offers can be asked for at once.
+    async fn follow(&self) {
+        let mut watch = self.freshness.watch();
+        loop {
+            let builds = self.freshness.live_builds();
+            let moved: Vec<&str> = builds
+                .iter()
+                .filter(|(name, build)| self.resources.is_other(name, *build))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !moved.is_empty()
+                && let Err(error) = self.resources.reload(&self.pool, &moved).await
+            {
+                tracing::warn!(%error, ?moved, "the resources of a new live build cannot be read");
+            }
+            watch.next().await;
+        }
+    }
+
     fn understand(&self, request: Arc<Request>) -> Result<Prepared, QueryError> {
         Prepared::new(request, &self.resources, &self.cursors, &self.limits)
     }
@@ -252,14 +296,8 @@ impl Queries {
     async fn ask(&self, prepared: &Prepared) -> Result<Asked, QueryError> {
         count(names::STATEMENTS, prepared);
         let statement = sql::statement(prepared);
-        let mut query = sqlx::query(AssertSqlSafe(statement.sql));
-        for bind in statement.binds {
-            query = match bind {
-                Bind::Text(text) => query.bind(text),
-                Bind::Texts(texts) => query.bind(texts),
-                Bind::Number(number) => query.bind(number),
-            };
-        }
+        let query = sqlx::query(AssertSqlSafe(statement.sql));
+        let query = statement.binds.into_iter().fold(query, Bind::add);
         match query.fetch_one(&self.pool).await {
             Ok(row) => self.read(prepared, &row),
             // The build's schema was dropped after a switch.
@@ -275,13 +313,13 @@ impl Queries {
         let sources = prepared.sources();
         let mut states = Vec::with_capacity(sources.len());
         for (at, (projection, build)) in sources.iter().enumerate() {
-            let state = self.freshness.observe(projection, row.try_get(at)?);
+            let state = self.freshness.observe(projection, Seen::read(row, at * COLUMNS)?);
             if state.build() != Some(*build) {
                 return Ok(Asked::Switched);
             }
             states.push(state);
         }
-        let at = sources.len();
+        let at = sources.len() * COLUMNS;
         let data: Option<&str> = row.try_get(at)?;
         let mut found = Found {
             data: data.map(Arc::from),

@@ -175,7 +175,6 @@ impl Prepared {
         let mut fingerprint = Digest::new();
         fingerprint.text(&resource.definition.resource);
         fingerprint.access(&access);
-        fingerprint.bytes(&resource.definition.digest);
         let (selection, query) = match &request.key {
             Some(key) => {
                 let key = parse::key(&resource, key).ok_or(QueryError::NotFound)?;
@@ -202,6 +201,8 @@ impl Prepared {
                 (Selection::Page(page), query)
             }
         };
+        // Not of the query: cursors outlive a new build of the manifest, entity tags and the cache do not.
+        fingerprint.bytes(&resource.definition.digest);
         fingerprint.text(if request.count { "count" } else { "" });
         fingerprint.text(&read.limit.to_string());
         fingerprint.text(read.cursor.as_deref().unwrap_or_default());

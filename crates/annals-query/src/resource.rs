@@ -160,6 +160,13 @@ impl Resources {
         found.ok_or_else(|| QueryError::UnknownResource(name.chars().take(80).collect()))
     }
 
+    /// Whether a resource of this projection is resolved against another build than this one.
+    pub(crate) fn is_other(&self, projection: &str, build: i32) -> bool {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values()
+            .any(|resource| resource.definition.projection == projection && resource.build != build)
+    }
+
     /// Resolves the resources of these projections anew, after one of them got another live build.
     ///
     /// # Errors

@@ -12,9 +12,16 @@ mod row;
 
 use std::fmt::Write;
 
+use annals_log::fragment as log_fragment;
+use annals_projection::fragment as projection_fragment;
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+
 use crate::access::{Access, Private, Rows};
 use crate::request::{Expanded, Prepared, Selection};
 use crate::resource::Resource;
+
+type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 /// A statement and its values, `$1` first.
 #[derive(Debug)]
@@ -33,17 +40,31 @@ pub(crate) enum Bind {
     Number(i64),
 }
 
+impl Bind {
+    /// Adds the value to a query.
+    pub(crate) fn add(query: PgQuery, bind: Self) -> PgQuery {
+        match bind {
+            Self::Text(text) => query.bind(text),
+            Self::Texts(texts) => query.bind(texts),
+            Self::Number(number) => query.bind(number),
+        }
+    }
+}
+
 /// The first columns of every statement: the state of each source, in the order of [`Prepared::sources`]. Then
 /// `data`; for a row `version`; for a page `rows`, `last`, `count`.
 pub(crate) fn statement(prepared: &Prepared) -> Statement {
     let mut builder = Builder::default();
     builder.sql.push_str("SELECT ");
-    for (projection, build) in prepared.sources() {
-        let _ = write!(builder.sql, "{}, ", state_sql(projection, build));
+    let mut states = String::new();
+    for (at, (projection, build)) in prepared.sources().into_iter().enumerate() {
+        let (columns, from) = state(at, projection, build);
+        let _ = write!(builder.sql, "{columns}, ");
+        let _ = write!(states, "{}{from}", if at == 0 { "" } else { " CROSS JOIN " });
     }
     match &prepared.selection {
-        Selection::Row(key) => builder.row(prepared, key),
-        Selection::Page(page) => builder.page(prepared, page),
+        Selection::Row(key) => builder.row(prepared, key, &states),
+        Selection::Page(page) => builder.page(prepared, page, &states),
     }
     Statement {
         sql: builder.sql,
@@ -59,30 +80,28 @@ pub(crate) fn filters_alone(prepared: &Prepared) -> Statement {
     }
 }
 
-/// One text with all that entity tags and positions are made of: `live|streams|events|shard:next,…`. The
-/// projection's name is plain.
-fn state_sql(projection: &str, build: i32) -> String {
-    let live = format!(
-        "(SELECT \"#p\".build FROM annals.projection AS \"#p\" WHERE \"#p\".name = '{projection}' AND \"#p\".live)"
-    );
+/// What entity tags and positions are made of: the columns of a [`crate::freshness::State`], and what they come from,
+/// one line as `#c{at}`. The projection's name is plain. Arrays and an `EXISTS` in front of the counts: this is run
+/// with every query, and texts took as long as all the rest (measured).
+fn state(at: usize, projection: &str, build: i32) -> (String, String) {
+    let name = format!("'{projection}'");
+    let live = projection_fragment::live_build(&name);
     let reader = format!("'projection/{projection}/{build}'");
-    state_of(&live, &format!("'{projection}'"), &build.to_string(), &reader)
+    state_of(at, &live, &name, &build.to_string(), &reader)
 }
 
-/// The same text for a row `p` of `annals.projection` that is live.
-pub(crate) fn state_of_row() -> String {
+/// The same for a row `p` of the live builds.
+pub(crate) fn state_of_row() -> (String, String) {
     let reader = "'projection/' || p.name || '/' || p.build";
-    state_of("p.build", "p.name", "p.build", reader)
+    state_of(0, "p.build", "p.name", "p.build", reader)
 }
 
-fn state_of(live: &str, name: &str, build: &str, reader: &str) -> String {
-    format!(
-        "format('%s|%s|%s', {live}, \
-         (SELECT count(DISTINCT \"#k\".stream) || '|' || count(*) FROM annals.parked AS \"#k\" \
-          WHERE \"#k\".projection = {name} AND \"#k\".build = {build}), \
-         (SELECT string_agg(\"#c\".shard || ':' || \"#c\".next_offset, ',' ORDER BY \"#c\".shard) \
-          FROM annals.checkpoint AS \"#c\" WHERE \"#c\".reader = {reader}))"
-    )
+fn state_of(at: usize, live: &str, name: &str, build: &str, reader: &str) -> (String, String) {
+    let alias = format!("\"#c{at}\"");
+    let parked = projection_fragment::parked(name, build);
+    let columns = format!("{live}, {parked}, {alias}.shards, {alias}.nexts");
+    let from = log_fragment::checkpoints(reader, &alias);
+    (columns, from)
 }
 
 /// A statement under construction.

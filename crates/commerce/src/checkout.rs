@@ -274,14 +274,7 @@ impl Checkout {
                     payment: order,
                     amount: e.amount,
                 }),
-                payment::Event::Voided(_) => {
-                    let told = tell(Notice::Void { payment: order });
-                    if outcome.own {
-                        told
-                    } else {
-                        self.cancel(order, told)
-                    }
-                }
+                payment::Event::Voided(_) => self.cancel(order, tell(Notice::Void { payment: order })),
             }
         })
     }
@@ -393,7 +386,8 @@ impl Checkout {
         Actions::none().send::<Order>(&order, order::Command::Reject(because))
     }
 
-    /// Somebody let the money go: the order cannot be kept, unless it has left already.
+    /// Somebody let the money go: the order cannot be kept, unless it has left already. The process itself voids
+    /// only what belongs to an order that it has seen closed.
     fn cancel(&self, order: OrderId, actions: Actions) -> Actions {
         match self.stage {
             Stage::Placed | Stage::Confirmed => {

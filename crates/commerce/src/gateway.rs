@@ -8,8 +8,13 @@
 //! | [`AuthorizePayment`] | [`Authorize`] | `payments/authorize` or `payments/decline` |
 //! | [`TellGateway`] | [`Notice`] | none: the fate is on the record already |
 //!
+//! [`http`] is the way to a real gateway, [`sandbox`] the one of development.
+//!
 //! *Invariant:* only an explicit no becomes `decline`; whatever else goes wrong is an [`EffectError`], which the
 //! outbox tries again.
+
+pub mod http;
+pub mod sandbox;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -5,7 +5,9 @@
 //! | [`limits`], [`money`] | values with their limits |
 //! | [`product`], [`customer`], [`order`], [`payment`] | the four aggregates: rules without I/O |
 //! | [`checkout`] | the process that ties them together |
-//! | [`gateway`] | what the checkout asks of the payment gateway, and the place where a way to it is put in |
+//! | [`gateway`] | what the checkout asks of the payment gateway, the way to it over HTTP, and the sandbox |
+//! | [`demo`] | TPC-H as real commands: a client of this backend |
+//! | [`program`] | the program around the domain: settings, subcommands, what `dev` starts, what `bench` sends |
 //!
 //! *Invariant:* nothing in the aggregates and in the process reads a clock, a setting or the world outside.
 
@@ -16,6 +18,7 @@
 
 pub mod checkout;
 pub mod customer;
+pub mod demo;
 #[cfg(test)]
 mod fixture;
 pub mod gateway;
@@ -24,6 +27,7 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod product;
+pub mod program;
 
 use annals_domain::{Catalog, catalog};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use annals_command::engine::Claimant;
 use annals_command::{Answer, Commands, EngineSettings, Ownership, Parts, SendError, start};
 use annals_domain::{
-    Aggregate, Ambient, Caller, Catalog, Command, CommandRequest, Context, Event, Owner, Permission, Precondition,
-    Rejection, ensure, text_key,
+    Aggregate, Ambient, Caller, Catalog, Command, CommandRequest, Context, Event, Owner, Permission,
+    Precondition, Rejection, ensure, text_key,
 };
 use annals_log::{Log, MemoryLog, MemoryStore, Plays};
 use annals_record::{AppName, Fingerprint, Generation, KeyHash, ShardCount, StreamId, hash};
@@ -84,7 +84,10 @@ impl Aggregate for Counter {
             CounterCommand::Add(add) => {
                 let room = CAP - self.sum;
                 ensure(add.by <= room, CounterRejection::Full { room })?;
-                Ok(vec![CounterEvent::Added(Added { by: add.by, note: add.note.clone() })])
+                Ok(vec![CounterEvent::Added(Added {
+                    by: add.by,
+                    note: add.note.clone(),
+                })])
             }
         }
     }
@@ -144,7 +147,11 @@ impl Ask {
             fingerprint: Fingerprint::new(hash::sha256(&print)),
             idempotency_key: KeyHash::of(&self.key),
             precondition: self.precondition,
-            caller: Caller { sub: self.caller.into(), roles: Arc::from([]), owner: Some(self.caller.into()) },
+            caller: Caller {
+                sub: self.caller.into(),
+                roles: Arc::from([]),
+                owner: Some(self.caller.into()),
+            },
             permission: self.permission,
             correlation: "c".to_owned(),
             causation: None,
@@ -229,6 +236,7 @@ pub struct World {
 
 pub struct Node {
     pub commands: Commands,
+    pub clock: Arc<annals_domain::Fixed>,
     catalog: Catalog,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -240,15 +248,22 @@ impl World {
         let catalog = catalog();
         let log = Arc::new(MemoryLog::new(catalog.app().clone(), shards, plays));
         let store = Arc::new(MemoryStore::new(Arc::clone(&log)));
-        Self { log, store, table: Arc::default(), catalog, shards }
+        Self {
+            log,
+            store,
+            table: Arc::default(),
+            catalog,
+            shards,
+        }
     }
 
     pub fn node(&self, name: &str, settings: EngineSettings) -> Node {
-        self.node_on(name, settings, Arc::clone(&self.log) as Arc<dyn Log>)
+        let log: Arc<dyn Log> = self.log.clone();
+        self.node_on(name, settings, log)
     }
 
     pub fn node_on(&self, name: &str, settings: EngineSettings, log: Arc<dyn Log>) -> Node {
-        let (ambient, _) = Ambient::fixed(1_790_000_000_000, u64::from(name.as_bytes()[0]));
+        let (ambient, clock) = Ambient::fixed(1_790_000_000_000, u64::from(name.as_bytes()[0]));
         let claimant = Claimant {
             node: name.to_owned(),
             url: format!("http://{name}"),
@@ -257,12 +272,23 @@ impl World {
         };
         let store = Arc::clone(&self.store);
         let catalog = self.catalog.clone();
-        let parts = Parts { log, store, catalog, ambient: ambient.clone(), settings, claimant, tasks: 1 };
+        let parts = Parts {
+            log,
+            store,
+            catalog,
+            ambient: ambient.clone(),
+            settings,
+            claimant,
+            tasks: 1,
+        };
         let (asks, asked) = tokio::sync::mpsc::unbounded_channel();
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let commands = start(&parts, asks, &stop, &mut tasks);
         let ownership = Ownership {
-            leases: Arc::new(TestLeases { node: NodeId::new(name), table: Arc::clone(&self.table) }),
+            leases: Arc::new(TestLeases {
+                node: NodeId::new(name),
+                table: Arc::clone(&self.table),
+            }),
             commands: commands.clone(),
             shards: self.shards,
             asks: asked,
@@ -270,12 +296,19 @@ impl World {
             ambient,
         };
         tasks.spawn(ownership.run(stop.clone()));
-        Node { commands, catalog: self.catalog.clone(), stop, tasks }
+        Node {
+            commands,
+            clock,
+            catalog: self.catalog.clone(),
+            stop,
+            tasks,
+        }
     }
 
     /// One node that gets every shard.
     pub fn only_node(&self, settings: EngineSettings) -> Node {
-        self.table.give_all("a", self.shards.shards().len().try_into().unwrap());
+        self.table
+            .give_all("a", self.shards.shards().len().try_into().unwrap());
         self.node("a", settings)
     }
 
@@ -283,21 +316,33 @@ impl World {
     pub fn accepted(&self) -> Vec<annals_record::Record> {
         let mut accepted = Vec::new();
         for shard in self.shards.shards() {
-            let mut fold = annals_record::Fold::from_genesis(hash::genesis(self.catalog.app(), shard, self.shards));
+            let mut fold =
+                annals_record::Fold::from_genesis(hash::genesis(self.catalog.app(), shard, self.shards));
             for placed in self.log.placed(shard) {
                 if fold.step(&placed.slot, placed.hash).is_accept() {
                     accepted.push(placed.slot.known().unwrap().clone());
                 }
             }
         }
-        accepted.into_iter().filter(|record| record.stream.is_some()).collect()
+        accepted
+            .into_iter()
+            .filter(|record| record.stream.is_some())
+            .collect()
     }
 }
 
 impl Node {
     /// Sends once the node is owner: what says that nothing happened is sent again.
     pub async fn send(&self, ask: Ask) -> Result<Answer, SendError> {
-        let Ask { stream, key, body, command, precondition, caller, permission } = ask;
+        let Ask {
+            stream,
+            key,
+            body,
+            command,
+            precondition,
+            caller,
+            permission,
+        } = ask;
         for _ in 0..200 {
             let ask = Ask {
                 stream: stream.clone(),
@@ -308,7 +353,10 @@ impl Node {
                 caller,
                 permission,
             };
-            let result = self.commands.send(ask.request(&self.catalog), Duration::from_secs(20)).await;
+            let result = self
+                .commands
+                .send(ask.request(&self.catalog), Duration::from_secs(20))
+                .await;
             match result {
                 Err(SendError::ShardUnavailable | SendError::Overloaded | SendError::OutcomeUnknown) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;

@@ -7,6 +7,7 @@ use annals_record::{Offset, Shard};
 use metrics::counter;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -182,6 +183,8 @@ impl Reader {
                     self.at = None;
                     return Ok(taken.records);
                 }
+                // Left over from what was assigned before.
+                Some(Ok(message)) if Shard::try_from(message.partition()) != Ok(shard) => {}
                 Some(Ok(message)) => match placed_next(shard, next, &message) {
                     Ok(placed) => {
                         next = placed.offset.next();

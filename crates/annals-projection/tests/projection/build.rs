@@ -1,6 +1,6 @@
 //! Builds: made once, live when they are the first, refused with other files; manifests say what is wrong.
 
-use annals_projection::build::{BuildError, drop_build, ensure};
+use annals_projection::build::{BuildError, drop_build, ensure, live_build};
 use annals_projection::{Manifest, Projections, describe_columns};
 use annals_store::testing::TestDatabase;
 
@@ -40,6 +40,8 @@ async fn the_first_build_is_live_and_a_later_one_is_not() {
         column(&pool, "SELECT count(*)::text FROM read.orders").await,
         ["0"]
     );
+    let live = live_build(&pool, &first.id.name).await.unwrap();
+    assert_eq!(live, Some(first.id.clone()));
     drop_build(&pool, &second.id).await.unwrap();
     assert_eq!(
         column(&pool, "SELECT build::text FROM annals.projection").await,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_log::{Entry, MemoryStore, StreamStore};
-use annals_projection::parking::{FetchEntry, FetchError, list, resume};
+use annals_projection::parking::{FetchEntry, FetchError, count, list, resume};
 use annals_record::{Offset, Shard};
 use annals_store::testing::TestDatabase;
 use async_trait::async_trait;
@@ -61,6 +61,7 @@ async fn a_poison_event_parks_its_stream_and_a_resume_replays_it_in_order() {
     assert_eq!((applied.events, applied.parked), (42, 3));
     let parked = list(&pool, orders.id(), 10).await.unwrap();
     assert_eq!(parked.len(), 2);
+    assert_eq!(count(&pool, orders.id()).await.unwrap(), 2);
     let seventh = parked.iter().find(|parked| parked.stream == order(7)).unwrap();
     assert_eq!((seventh.events, seventh.event_type.as_str()), (2, "order.placed"));
     let error = seventh.error.as_deref().unwrap();

@@ -62,7 +62,7 @@ async fn live_builds(
     definitions: &[Arc<Definition>],
 ) -> Result<HashMap<String, i32>, LoadError> {
     let names: Vec<&str> = definitions.iter().map(|d| d.projection.as_str()).collect();
-    let rows = sqlx::query("SELECT name, build FROM annals.projection WHERE live AND name = ANY($1)")
+    let rows = sqlx::query(annals_projection::fragment::LIVE_BUILDS)
         .bind(names)
         .fetch_all(pool)
         .await?;

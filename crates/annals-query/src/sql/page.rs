@@ -43,7 +43,7 @@ pub(super) fn filtered(prepared: &Prepared, page: &Page) -> Statement {
 impl Builder {
     /// `data, rows, last, count FROM …`: one line. `rows` is one more than the limit if there is a next page; `last`
     /// has the order's values of the page's last row then.
-    pub(super) fn page(&mut self, prepared: &Prepared, page: &Page) {
+    pub(super) fn page(&mut self, prepared: &Prepared, page: &Page, states: &str) {
         let resource = &prepared.resource;
         let json = self.json(
             resource,
@@ -72,7 +72,7 @@ impl Builder {
         };
         let _ = write!(
             self.sql,
-            "\"#l\".*, {count} FROM (\
+            "\"#l\".*, {count} FROM {states} CROSS JOIN (\
              SELECT coalesce(json_agg(\"#q\".\"#data\" ORDER BY \"#q\".\"#ord\") \
                     FILTER (WHERE \"#q\".\"#ord\" <= ${limit}), '[]')::text AS \"#data\", \
              count(*) AS \"#rows\", max(\"#q\".\"#at\") FILTER (WHERE \"#q\".\"#ord\" = ${limit}) AS \"#last\" \

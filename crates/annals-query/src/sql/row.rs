@@ -10,7 +10,7 @@ const ROW: &str = "#t";
 
 impl Builder {
     /// `data, version FROM …`: one line, with nulls if there is no such row.
-    pub(super) fn row(&mut self, prepared: &Prepared, key: &[String]) {
+    pub(super) fn row(&mut self, prepared: &Prepared, key: &[String], states: &str) {
         let resource = &prepared.resource;
         let json = self.json(
             resource,
@@ -36,7 +36,7 @@ impl Builder {
         let joins = self.joins(resource, ROW, &prepared.expand);
         let _ = write!(
             self.sql,
-            "\"#r\".\"#data\"::text, \"#r\".\"#version\" FROM (SELECT 1) AS \"#one\" LEFT JOIN LATERAL \
+            "\"#r\".\"#data\"::text, \"#r\".\"#version\" FROM {states} LEFT JOIN LATERAL \
              (SELECT {json} AS \"#data\", {version} AS \"#version\" FROM (SELECT * {from}) AS \"{ROW}\"{joins}) \
              AS \"#r\" ON true"
         );

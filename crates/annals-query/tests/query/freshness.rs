@@ -212,6 +212,7 @@ async fn parked_streams_are_counted_and_change_the_tag() {
 async fn a_query_follows_a_switch_to_another_build() {
     let Some(world) = World::make().await else { return };
     world.order(1, ANN, 1, None).await;
+    world.order(2, ANN, 2, None).await;
     let first = world.list(orders().with("limit", "1")).await.unwrap();
     let prepared = world.queries.prepare(orders()).unwrap();
     run(&world.pool, &SHOP.replace("$B", "2")).await;
@@ -240,6 +241,13 @@ async fn a_query_follows_a_switch_to_another_build() {
     assert!(list.data.contains("\"extra\":5"), "{}", list.data);
     assert_eq!(list.meta.positions, [position("0:1")]);
     assert_ne!(first.meta.etag, list.meta.etag);
+    // A cursor of the build before goes on in this one.
+    let next = first.next.unwrap();
+    let second = world
+        .list(orders().with("limit", "1").with("cursor", &next))
+        .await
+        .unwrap();
+    assert_eq!(ids(&second), [2]);
     // Back again, and the other build is dropped under a statement that was prepared on it.
     let prepared = world.queries.prepare(orders().with("limit", "2")).unwrap();
     run(&world.pool, "DROP SCHEMA shop_b2 CASCADE; UPDATE annals.projection SET live = (build = 1) WHERE name = 'shop' AND live").await;
@@ -280,4 +288,36 @@ async fn a_statement_that_takes_too_long_is_a_timeout() {
         .unwrap_err();
     assert!(matches!(error, QueryError::Timeout), "{error}");
     lock.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_new_build_offers_can_be_asked_for_at_once() {
+    let Some(world) = World::make().await else {
+        return;
+    };
+    let listener = Listener::connect(&Limits::default().pool(world.database.url()), &[CHANNEL])
+        .await
+        .unwrap();
+    let first = world.list(orders()).await.unwrap();
+    let prepared = world.queries.prepare(orders()).unwrap();
+    let queries = Arc::clone(&world.queries);
+    let task = tokio::spawn(async move { queries.run(listener).await });
+    run(&world.pool, &SHOP.replace("$B", "2")).await;
+    run(
+        &world.pool,
+        "INSERT INTO annals.projection (name, build, digest, state) VALUES ('shop', 2, '', 'building');
+         UPDATE annals.projection SET live = false WHERE name = 'shop' AND build = 1;
+         UPDATE annals.projection SET live = true WHERE name = 'shop' AND build = 2;
+         NOTIFY annals_projection, 'shop'",
+    )
+    .await;
+    let seen = async {
+        // A subscriber of the list hears of it.
+        world.queries.changed(&prepared, &first.meta.etag).await;
+        while world.queries.resources().get("orders").unwrap().build != 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap();
+    task.abort();
 }

@@ -182,3 +182,62 @@ async fn the_last_page_has_no_next_even_if_it_is_full() {
     assert!(list.next.is_some());
     assert_eq!(order(1).len(), 36);
 }
+
+/// Blocks that reading a page touches.
+async fn blocks(world: &World, request: Request) -> i64 {
+    let prepared = world.queries.prepare(request).unwrap();
+    annals_query::check::blocks(&world.pool, &prepared).await.unwrap()
+}
+
+#[tokio::test]
+async fn page_ten_thousand_costs_what_page_one_costs() {
+    let Some(world) = World::make().await else { return };
+    let fill = format!(
+        "INSERT INTO shop_b1.orders
+         SELECT ('0192f000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, '{ANN}', 'placed', n % 50,
+             '2026-11-01'::timestamptz + n * interval '1 second', CASE WHEN n % 2 = 0 THEN '2026-11-01'::date + n / 1000 END,
+             NULL, NULL, 1 FROM generate_series(1, 50000) n;
+         ANALYZE shop_b1.orders;"
+    );
+    run(&world.pool, &fill).await;
+    for sort in ["placed_at", "-placed_at", "-total", "paid_on", "-paid_on"] {
+        let (column, direction) = sort
+            .strip_prefix('-')
+            .map_or((sort, "ASC"), |column| (column, "DESC"));
+        // A cursor deep in the list, sealed by the page that ends there.
+        let first = orders().with("sort", sort).with("limit", "5");
+        let sql = format!(
+            "SELECT array_agg(v) FROM (SELECT order_id::text AS v FROM shop_b1.orders
+             ORDER BY {column} {direction} NULLS LAST, order_id {direction} OFFSET 40000 LIMIT 5) s"
+        );
+        let expected: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+        let mut cursor: Option<String> = None;
+        for _ in 0..80 {
+            let mut request = orders().with("sort", sort).with("limit", "500");
+            if let Some(cursor) = &cursor {
+                request = request.with("cursor", cursor);
+            }
+            cursor = world
+                .list(request)
+                .await
+                .unwrap()
+                .next
+                .map(|next| next.to_string());
+        }
+        let deep = first.clone().with("cursor", &cursor.unwrap());
+        let found = ids(&world.list(deep.clone()).await.unwrap());
+        let wanted: Vec<u32> = expected
+            .iter()
+            .map(|id| u32::from_str_radix(&id[24..], 16).unwrap())
+            .collect();
+        assert_eq!(found, wanted, "{sort}");
+        let (at_first, at_deep) = (blocks(&world, first).await, blocks(&world, deep).await);
+        assert!(
+            at_deep <= at_first + 20,
+            "{sort}: {at_first} blocks, then {at_deep}"
+        );
+    }
+}

@@ -2,6 +2,8 @@
 
 use annals_query::{Access, Private, QueryError, Request, Rows, Scope, check};
 use annals_record::Version;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::{ANN, BOB, World, everything, ids, json, order, orders, run};
 
@@ -128,6 +130,9 @@ async fn an_expansion_stands_in_place_and_has_its_own_access() {
     );
 }
 
+/// Parameters, and the orders that they let through.
+type Case = (&'static [(&'static str, &'static str)], &'static [u32]);
+
 #[tokio::test]
 async fn filters_mean_what_they_say() {
     let Some(world) = World::make().await else { return };
@@ -153,7 +158,7 @@ async fn filters_mean_what_they_say() {
         ),
     )
     .await;
-    let cases: [(&[(&str, &str)], &[u32]); 13] = [
+    let cases: [Case; 13] = [
         (&[], &[1, 2, 3, 4, 6]),
         (&[("status", "placed")], &[1, 2, 3, 4]),
         (&[("status.ne", "placed")], &[6]),
@@ -272,4 +277,72 @@ async fn an_offer_without_an_index_is_found() {
         found("paid_on=…") && found("sort=paid_on") && found("sort=-paid_on&cursor=…"),
         "{unserved:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_parameters_have_an_answer_or_a_typed_refusal() {
+    let Some(world) = World::make().await else {
+        return;
+    };
+    world.order(1, ANN, 1, None).await;
+    let names = prop::sample::select(vec![
+        "status",
+        "status.in",
+        "total",
+        "total.lt",
+        "total.in",
+        "placed_at.gte",
+        "paid_on",
+        "paid_on.is",
+        "gift.ne",
+        "customer_id",
+        "sort",
+        "limit",
+        "fields",
+        "expand",
+        "cursor",
+        "x'--",
+        "\0",
+    ]);
+    let values = prop_oneof![
+        any::<i64>().prop_map(|n| n.to_string()),
+        "[ -~]{0,12}",
+        ".{0,8}",
+        prop::sample::select(vec![
+            "null",
+            "true",
+            "'; DROP TABLE x; --",
+            "1996-01-02",
+            "9999-12-31",
+            "0001-01-01T00:00:00+14:00",
+            "9999-12-31T23:59:59.999999999-12:00",
+            "-total",
+            "paid_on",
+            "NaN",
+            "customer",
+            "2016-12-31T23:59:60Z",
+            ANN,
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let parameters = prop::collection::vec((names, values), 0..3);
+    let mut runner = TestRunner::new(Config {
+        cases: 400,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let handle = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| {
+        runner.run(&parameters, |parameters| {
+            let request = parameters
+                .iter()
+                .fold(orders(), |request, (name, value)| request.with(name, value));
+            if let Ok(prepared) = world.queries.prepare(request) {
+                let list = handle.block_on(world.queries.list(prepared));
+                prop_assert!(list.is_ok(), "{:?}", list.err());
+            }
+            Ok(())
+        })
+    })
+    .unwrap();
 }

@@ -1,207 +1,13 @@
 //! Every row of the checkout's table, and every race that can be named.
 
-use annals_domain::kit::{GivenProcess, committed, given_process, own, refused};
+mod vocabulary;
+
+use annals_domain::kit::{committed, own, refused};
 use serde_json::json;
 
 use super::*;
-use crate::fixture::{self, command, customer, event, order, sku, usd, usd_money};
-
-const TIMEOUT: Duration = Duration::from_secs(900);
-
-fn id() -> OrderId {
-    order(1)
-}
-/// Lines of P1, P2 and P1 again.
-fn placed() -> Input {
-    let line = |n: i64, sku: &str, quantity: i64| json!({ "line": n, "sku": sku, "quantity": quantity, "unit_price": 500, "amount": 500 * quantity });
-    let data = json!({
-        "customer": customer(1), "currency": "USD", "ordered_on": "1996-01-02", "payment_method": "tok_ok",
-        "total": 3000, "units": 6, "lines": [line(1, "P1", 3), line(2, "P2", 2), line(3, "P1", 1)],
-    });
-    let place = json!({
-        "customer": customer(1), "currency": "USD", "ordered_on": "1996-01-02", "payment_method": "tok_ok",
-        "lines": [{ "sku": "P1", "quantity": 3, "unit_price": 500 }],
-    });
-    of_order("place", place, "placed", data)
-}
-fn of_order(name: &str, data: serde_json::Value, happened: &str, event_data: serde_json::Value) -> Input {
-    let event = event::<Order>(&format!("order.{happened}"), event_data);
-    Input::Order(committed::<Order>(id(), command::<Order>(name, data), [event]))
-}
-fn sums() -> serde_json::Value {
-    json!({ "customer": customer(1), "currency": "USD", "ordered_on": "1996-01-02", "total": 3000, "units": 6 })
-}
-fn confirmed() -> Input {
-    of_order("confirm", json!({}), "confirmed", sums())
-}
-fn cancelled() -> Input {
-    let mut data = sums();
-    data["reason"] = "changed my mind".into();
-    of_order(
-        "cancel",
-        json!({ "reason": "changed my mind" }),
-        "cancelled",
-        data,
-    )
-}
-fn rejected() -> Input {
-    of_order(
-        "reject",
-        json!({ "reason": "r" }),
-        "rejected",
-        json!({ "reason": "r" }),
-    )
-}
-fn order_shipped() -> Input {
-    let parcel = json!({ "carrier": "DHL", "tracking": "1" });
-    of_order("ship", parcel.clone(), "shipped", parcel)
-}
-fn order_refused(asked: order::Command, status: order::Status) -> Input {
-    Input::Order(refused::<Order>(
-        id(),
-        asked,
-        order::Rejection::WrongStatus { status },
-    ))
-}
-
-fn admit() -> customer::Command {
-    command::<Customer>("admit", json!({ "order": id(), "currency": "USD" }))
-}
-fn admitted() -> Input {
-    let event = event::<Customer>(
-        "customer.order_admitted",
-        json!({ "order": id(), "currency": "USD" }),
-    );
-    Input::Customer(own(committed::<Customer>(customer(1), admit(), [event])))
-}
-
-fn reserve(quantity: i64) -> product::Command {
-    let data = json!({ "order": id(), "quantity": quantity, "unit_price": usd(500) });
-    command::<Product>("reserve", data)
-}
-fn reserved(of: &str, quantity: i64) -> Input {
-    let data = json!({ "order": id(), "quantity": quantity, "unit_price": usd(500) });
-    let event = event::<Product>("product.stock_reserved", data);
-    Input::Product(own(committed::<Product>(sku(of), reserve(quantity), [event])))
-}
-fn reserve_refused(of: &str, quantity: i64) -> Input {
-    let rejection = product::Rejection::OutOfStock { available: 1 };
-    Input::Product(refused::<Product>(sku(of), reserve(quantity), rejection))
-}
-fn of_stock(name: &str) -> product::Command {
-    command::<Product>(name, json!({ "order": id() }))
-}
-fn stock_shipped(of: &str, quantity: i64) -> Input {
-    let event = event::<Product>(
-        "product.stock_shipped",
-        json!({ "order": id(), "quantity": quantity }),
-    );
-    Input::Product(own(committed::<Product>(sku(of), of_stock("ship"), [event])))
-}
-
-fn request() -> payment::Command {
-    command::<Payment>(
-        "request",
-        json!({ "customer": customer(1), "amount": usd(3000), "method": "tok_ok" }),
-    )
-}
-fn of_payment(asked: payment::Command, happened: &str, data: serde_json::Value) -> Outcome<Payment> {
-    committed::<Payment>(
-        id(),
-        asked,
-        [event::<Payment>(&format!("payment.{happened}"), data)],
-    )
-}
-fn requested() -> Input {
-    let data = json!({ "customer": customer(1), "amount": usd(3000), "method": "tok_ok" });
-    Input::Payment(own(of_payment(request(), "requested", data)))
-}
-fn authorized() -> Input {
-    let data = json!({ "reference": "A-1" });
-    Input::Payment(own(of_payment(
-        command::<Payment>("authorize", data.clone()),
-        "authorized",
-        data,
-    )))
-}
-fn declined() -> Input {
-    let data = json!({ "reason": "no funds" });
-    Input::Payment(own(of_payment(
-        command::<Payment>("decline", data.clone()),
-        "declined",
-        data,
-    )))
-}
-fn money(amount: i64) -> serde_json::Value {
-    json!({ "customer": customer(1), "amount": usd(amount) })
-}
-fn captured() -> Outcome<Payment> {
-    of_payment(payment::Command::Capture, "captured", money(3000))
-}
-fn voided() -> Outcome<Payment> {
-    of_payment(payment::Command::Void, "voided", money(3000))
-}
-fn refund(amount: i64) -> payment::Command {
-    command::<Payment>("refund", json!({ "amount": usd(amount) }))
-}
-fn refunded(amount: i64) -> Outcome<Payment> {
-    of_payment(refund(amount), "refunded", money(amount))
-}
-fn payment_refused(asked: payment::Command, status: payment::Status) -> Input {
-    Input::Payment(refused::<Payment>(
-        id(),
-        asked,
-        payment::Rejection::WrongStatus { status },
-    ))
-}
-
-fn given(inputs: impl IntoIterator<Item = Input>) -> GivenProcess<Checkout> {
-    given_process::<Checkout>(Settings::default()).after(inputs)
-}
-fn until_requested() -> Vec<Input> {
-    vec![
-        placed(),
-        admitted(),
-        reserved("P1", 4),
-        reserved("P2", 2),
-        requested(),
-    ]
-}
-fn until_confirmed() -> Vec<Input> {
-    let mut inputs = until_requested();
-    inputs.extend([authorized(), confirmed()]);
-    inputs
-}
-fn then(mut inputs: Vec<Input>, more: impl IntoIterator<Item = Input>) -> Vec<Input> {
-    inputs.extend(more);
-    inputs
-}
-
-fn send_order(name: &str, why: &str) -> Actions {
-    Actions::none().send::<Order>(&id(), command::<Order>(name, json!({ "reason": why })))
-}
-fn reject(why: &str) -> Actions {
-    send_order("reject", why)
-}
-fn send_payment(command: payment::Command) -> Actions {
-    Actions::none().send::<Payment>(&id(), command)
-}
-fn tell(notice: Notice) -> Actions {
-    Actions::none().perform::<TellGateway>(&notice)
-}
-/// Undoing: the timer, a release for each of these products, the ask, and the payment if there may be one.
-fn undone(products: &[&str], void: bool) -> Actions {
-    let start = Actions::none().withdraw_timer("timed_out");
-    let released = products.iter().fold(start, |actions, of| {
-        actions.send::<Product>(&sku(of), of_stock("release"))
-    });
-    let withdrawn = released.withdraw_effect::<AuthorizePayment>();
-    if void {
-        withdrawn.send::<Payment>(&id(), payment::Command::Void)
-    } else {
-        withdrawn
-    }
-}
+use crate::fixture::{self, command, customer, sku, usd, usd_money};
+use vocabulary::*;
 
 #[test]
 fn goes_from_placed_to_confirmed_step_by_step() {
@@ -347,14 +153,14 @@ fn nothing_is_begun_while_the_order_is_being_rejected() {
 #[test]
 fn a_cancelled_order_is_undone_at_any_moment_and_nothing_is_begun_afterwards() {
     let both: &[&str] = &["P1", "P2"];
-    let reserved_for = [&[], &["P1"], both, both, both, both];
+    let reserved_for: [&[&str]; 6] = [&[], &["P1"], both, both, both, both];
     for (length, products) in (1..).zip(reserved_for) {
         let closed = given(whole_until(length))
             .when(cancelled())
             .then(undone(products, length >= 4));
         let closed = closed.when(cancelled()).then_nothing();
-        if let Some(next) = whole_until(length + 1).get(length) {
-            closed.when(next.clone()).then_nothing();
+        if let Some(next) = whole_until(length + 1).into_iter().nth(length) {
+            closed.when(next).then_nothing();
         }
     }
     given(until_confirmed())

@@ -179,6 +179,7 @@ fn the_address_may_be_left_out() {
     schema_agrees::<Contact>([
         json!({ "name": "Ada", "email": "ada@example.org" }),
         json!({ "name": "Ada", "email": "ada@example.org", "address": "1 Main St" }),
+        json!({ "name": "Ada", "email": "ada@example.org", "address": null }),
         json!({ "name": "Ada", "email": "ada@example.org", "address": "" }),
         json!({ "name": "", "email": "ada@example.org" }),
         json!({ "name": "Ada", "email": "" }),

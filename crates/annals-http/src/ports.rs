@@ -1,0 +1,212 @@
+//! What the edge calls: the engine, the sealer, other nodes. Traits, so that tests can say what they answer.
+
+use std::time::Duration;
+
+use annals_audit::{Audit, AuditError, Search, Upto};
+use annals_auth::{CommandSealer, SealError, Sealed};
+pub use annals_command::Place;
+use annals_command::{Answer, SendError};
+use annals_domain::catalog::{AggregateType, AnyCommand};
+use annals_domain::{CommandRequest, Precondition};
+use annals_query::{Column, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer};
+use annals_record::{Key, Position, RecordId, StreamId};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+
+/// The engine.
+pub trait Commands: Send + Sync {
+    /// Where the stream's shard is owned, as far as this node knows.
+    fn place(&self, stream: &StreamId) -> Place;
+    /// Sends a command and waits for its answer, at most `deadline`.
+    fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>>;
+}
+
+impl Commands for annals_command::Commands {
+    fn place(&self, stream: &StreamId) -> Place {
+        Self::place(self, stream)
+    }
+
+    fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>> {
+        Box::pin(Self::send(self, request, deadline))
+    }
+}
+
+/// Makes of a parsed command what a record holds; see [`CommandSealer::seal`].
+pub trait Seal: Send + Sync {
+    /// Seals a command.
+    fn seal<'a>(
+        &'a self,
+        aggregate: &'a AggregateType,
+        key: &'a Key,
+        command: AnyCommand,
+        sub: &'a str,
+        precondition: &'a Precondition,
+    ) -> BoxFuture<'a, Result<Sealed, SealError>>;
+}
+
+impl Seal for CommandSealer {
+    fn seal<'a>(
+        &'a self,
+        aggregate: &'a AggregateType,
+        key: &'a Key,
+        command: AnyCommand,
+        sub: &'a str,
+        precondition: &'a Precondition,
+    ) -> BoxFuture<'a, Result<Sealed, SealError>> {
+        Box::pin(CommandSealer::seal(
+            self,
+            aggregate,
+            key,
+            command,
+            sub,
+            precondition,
+        ))
+    }
+}
+
+/// The other nodes' internal listeners.
+pub trait Peers: Send + Sync {
+    /// Sends a request, whose target is path and query, to the node at `url`, and reads the whole response.
+    fn call(&self, url: &str, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, PeerError>>;
+}
+
+/// Why another node gave no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Nothing reached it: no connection.
+    #[error("the node cannot be reached")]
+    NotSent,
+    /// It may have been reached, and may have acted.
+    #[error("the node did not answer")]
+    Unknown,
+}
+
+/// A read model's answer.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// The caller has it already (`If-None-Match`).
+    NotModified(Meta),
+    /// One row.
+    Row(RowAnswer),
+    /// A page of rows.
+    List(ListAnswer),
+}
+
+/// The read models.
+pub trait Reads: Send + Sync {
+    /// The columns that a resource shows just now; none if there is no such resource.
+    fn columns(&self, resource: &str) -> Vec<Column>;
+    /// Answers a request; `if_none_match` is the header's value.
+    fn read(
+        &self,
+        request: QueryRequest,
+        if_none_match: Option<String>,
+    ) -> BoxFuture<'_, Result<Read, QueryError>>;
+}
+
+impl Reads for Queries {
+    fn columns(&self, resource: &str) -> Vec<Column> {
+        let found = self.resources().get(resource);
+        found.map_or_else(|_| Vec::new(), |resource| resource.columns.clone())
+    }
+
+    fn read(
+        &self,
+        request: QueryRequest,
+        if_none_match: Option<String>,
+    ) -> BoxFuture<'_, Result<Read, QueryError>> {
+        Box::pin(async move {
+            let one = request.key.is_some();
+            let prepared = self.prepare(request)?;
+            let same = if_none_match.and_then(|tags| self.not_modified(&prepared, &tags));
+            if let Some(meta) = same {
+                return Ok(Read::NotModified(meta));
+            }
+            match one {
+                true => self.row(prepared).await.map(Read::Row),
+                false => self.list(prepared).await.map(Read::List),
+            }
+        })
+    }
+}
+
+/// What an auditor asks.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// A stream's records.
+    History {
+        /// The stream.
+        stream: StreamId,
+        /// Behind this one.
+        after: Option<Position>,
+        /// The most records, 1 to 500.
+        limit: u32,
+    },
+    /// A stream's state at a moment.
+    State {
+        /// The stream.
+        stream: StreamId,
+        /// The moment.
+        upto: Upto,
+    },
+    /// A search.
+    Records {
+        /// What for.
+        search: Search,
+        /// The most records, 1 to 500.
+        limit: u32,
+    },
+    /// One record.
+    Record(RecordId),
+    /// One record's exact bytes.
+    Raw(RecordId),
+    /// All shards.
+    Shards,
+}
+
+/// The journal and the search table, as auditors see them.
+pub trait Audits: Send + Sync {
+    /// Answers with JSON, once it is as fresh as `after`; waits at most `wait` for that.
+    fn ask(
+        &self,
+        question: Question,
+        after: Vec<Position>,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, AuditError>>;
+}
+
+impl Audits for Audit {
+    fn ask(
+        &self,
+        question: Question,
+        after: Vec<Position>,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, AuditError>> {
+        Box::pin(async move {
+            match &question {
+                Question::History { .. } | Question::State { .. } | Question::Shards => {
+                    self.wait_for_journal(&after, wait).await?;
+                }
+                Question::Records { .. } | Question::Record(_) | Question::Raw(_) => {
+                    self.wait_for_search(&after, wait).await?;
+                }
+            }
+            match question {
+                Question::History { stream, after, limit } => {
+                    json(&self.history(&stream, after, limit).await?)
+                }
+                Question::State { stream, upto } => json(&self.state(&stream, upto).await?),
+                Question::Records { search, limit } => json(&self.records(&search, limit).await?),
+                Question::Record(id) => json(&self.record(id).await?),
+                Question::Raw(id) => json(&self.raw(id).await?),
+                Question::Shards => json(&serde_json::json!({"data": self.shards().await?, "next": null})),
+            }
+        })
+    }
+}
+
+fn json(answer: &impl serde::Serialize) -> Result<Bytes, AuditError> {
+    let bytes = serde_json::to_vec(answer).map_err(|error| AuditError::Unreadable(error.to_string()))?;
+    Ok(bytes.into())
+}

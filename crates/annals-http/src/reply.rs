@@ -1,0 +1,81 @@
+//! A finished answer that can become a response of its own or a line of a batch.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::problem::{CONTENT, Problem, Scene};
+
+/// Position of the record behind an answer, or the positions that a query's answer is true at.
+pub(crate) const ANNALS_POSITION: HeaderName = HeaderName::from_static("annals-position");
+/// `true` on a first answer that is given again.
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// The id that ties together all that one request led to.
+pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
+/// W3C trace context.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The content type of all other answers.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A finished answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// JSON.
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn empty(status: StatusCode) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self {
+            body,
+            ..Self::empty(status)
+        }
+        .with(CONTENT_TYPE, JSON)
+    }
+
+    pub(crate) fn problem(problem: &Problem, scene: Scene<'_>) -> Self {
+        let mut headers = problem.headers().to_vec();
+        headers.push((CONTENT_TYPE, HeaderValue::from_static(CONTENT)));
+        Self {
+            status: problem.status(),
+            headers,
+            body: problem.bytes(scene),
+        }
+    }
+
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With a header whose value is made of what is fit for headers (ids, numbers).
+    pub(crate) fn with_text(self, name: HeaderName, value: &str) -> Self {
+        match HeaderValue::from_str(value) {
+            Ok(value) => self.with(name, value),
+            Err(_) => self,
+        }
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}

@@ -1,0 +1,257 @@
+//! Sockets: HTTP/1.1 and HTTP/2 on one listener, with or without TLS, within limits, and an end in order.
+//!
+//! Plain listeners take HTTP/2 with prior knowledge (h2c), TLS ones by ALPN. A connection that does not send its
+//! head in time is closed. On shutdown no connection is taken any more, those that are open finish what they are
+//! doing, and what is left after [`GRACE`] is cut.
+
+mod tls;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::metrics::CONNECTIONS;
+use crate::settings::Settings;
+
+pub use tls::TlsError;
+
+/// How long open connections may go on after a shutdown began.
+pub const GRACE: Duration = Duration::from_secs(8);
+/// How long the pause is after a connection could not be accepted: too many open files, mostly.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Answers above this are compressed, bytes.
+const COMPRESSED_ABOVE: u64 = 1_024;
+/// A connection may be idle so many times as long as a request may take.
+const IDLE_FACTOR: u32 = 6;
+/// The most streams of one HTTP/2 connection.
+const STREAMS: u32 = 256;
+
+/// What goes around every route of a public listener: compression, and CORS where it is configured.
+pub fn layered(router: Router, settings: &Settings) -> Router {
+    // A stream of lines must not wait in a compressor's buffer.
+    let predicate = SizeAbove::new(COMPRESSED_ABOVE)
+        .and(NotForContentType::const_new(crate::batch::NDJSON))
+        .and(NotForContentType::const_new("text/event-stream"));
+    let router = router.layer(CompressionLayer::new().compress_when(predicate));
+    match cors(&settings.cors_origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins = match origins.iter().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(
+            origins
+                .iter()
+                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        ),
+    };
+    let names = |names: &[&'static str]| {
+        names
+            .iter()
+            .map(|name| HeaderName::from_static(name))
+            .collect::<Vec<_>>()
+    };
+    let sent = names(&[
+        "accept",
+        "annals-after",
+        "annals-metadata",
+        "authorization",
+        "content-type",
+        "correlation-id",
+        "idempotency-key",
+        "if-match",
+        "if-none-match",
+        "last-event-id",
+        "prefer",
+        "traceparent",
+    ]);
+    let seen = names(&[
+        "annals-lag-ms",
+        "annals-parked",
+        "annals-position",
+        "annals-version",
+        "correlation-id",
+        "etag",
+        "idempotent-replayed",
+        "link",
+        "location",
+        "preference-applied",
+        "ratelimit",
+        "ratelimit-policy",
+        "retry-after",
+        "traceparent",
+        "www-authenticate",
+    ]);
+    let methods = [http::Method::GET, http::Method::HEAD, http::Method::POST];
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods(methods)
+        .allow_headers(sent);
+    Some(layer.expose_headers(seen).max_age(Duration::from_secs(600)))
+}
+
+/// Serves a router until `shutdown`, then ends within [`GRACE`]. `name` is the listener's, for metrics.
+///
+/// # Errors
+/// [`TlsError`] if certificate or key cannot be used; afterwards nothing ends it but `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: &Settings,
+    name: &'static str,
+    shutdown: CancellationToken,
+) -> Result<(), TlsError> {
+    let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+    let server = Arc::new(Server {
+        builder: builder(settings),
+        router,
+        tls,
+        head_time: Duration::from_millis(settings.request_ms),
+        shutdown: shutdown.clone(),
+        name,
+    });
+    let places = Arc::new(Semaphore::new(settings.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        // A place first: a connection that nobody could serve stays in the kernel's queue.
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            place = Arc::clone(&places).acquire_owned() => match place {
+                Ok(place) => place,
+                Err(_) => break,
+            },
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                connections.spawn(Arc::clone(&server).connection(socket, place));
+            }
+            Err(error) => {
+                tracing::warn!(%error, listener = name, "a connection cannot be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    // Every connection knows of the shutdown, and ends itself once the grace is over.
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn builder(settings: &Settings) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    let time = Duration::from_millis(settings.request_ms);
+    // Above our own limit, so that it is us who answer 431 with a problem document; hyper's own bound is its cut.
+    let cut = settings.header_bytes.saturating_mul(4).max(64 << 10);
+    // hyper counts from the end of the request before, so that this is the time of idle connections too.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(time * IDLE_FACTOR)
+        .max_buf_size(cut);
+    let list = u32::try_from(cut).unwrap_or(u32::MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(list)
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(time);
+    builder
+}
+
+struct Server {
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    head_time: Duration,
+    shutdown: CancellationToken,
+    name: &'static str,
+}
+
+impl Server {
+    async fn connection(self: Arc<Self>, socket: TcpStream, place: OwnedSemaphorePermit) {
+        let _place = place;
+        let gauge = metrics::gauge!(CONNECTIONS, "listener" => self.name);
+        gauge.increment(1.0);
+        // Answers are small, and wait for nothing.
+        let _ = socket.set_nodelay(true);
+        let ended = match &self.tls {
+            None => self.http(socket).await,
+            Some(tls) => {
+                let handshake = tokio::time::timeout(self.head_time, tls.accept(socket)).await;
+                match handshake.map_err(io::Error::other) {
+                    Ok(Ok(stream)) => self.http(stream).await,
+                    Ok(Err(error)) | Err(error) => Err(error.into()),
+                }
+            }
+        };
+        gauge.decrement(1.0);
+        if let Err(error) = ended {
+            tracing::debug!(%error, listener = self.name, "a connection ended early");
+        }
+    }
+
+    async fn http<S>(&self, stream: S) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (began, mut begun) = watch::channel(false);
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            began.send_if_modified(|begun| !std::mem::replace(begun, true));
+            router.clone().oneshot(request.map(Body::new))
+        });
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        // Telling the versions apart takes bytes that may never come, and hyper knows no time for that.
+        let silent = tokio::time::timeout(self.head_time, begun.wait_for(|begun| *begun));
+        tokio::pin!(silent);
+        let mut first = true;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = self.shutdown.cancelled() => break,
+                request = silent.as_mut(), if first => match request {
+                    Ok(_) => first = false,
+                    Err(_) => return Ok(()),
+                },
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+        if let Ok(ended) = tokio::time::timeout(GRACE, connection).await {
+            return ended;
+        }
+        tracing::warn!(
+            listener = self.name,
+            "a connection is cut: it did not end in time"
+        );
+        Ok(())
+    }
+}

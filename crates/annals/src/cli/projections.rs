@@ -1,0 +1,179 @@
+//! `projections list|check|status`.
+
+use annals_projection::{Projections, check, status};
+use annals_store::cluster::Cluster;
+use annals_store::notify::{Limits, Notifier};
+use annals_store::roles::DatabaseRole;
+use serde::Serialize;
+
+use crate::app::App;
+use crate::cli::args::{Common, Projections as What};
+use crate::cli::output::{self, Output};
+use crate::config::{ConfigError, Secret, Settings};
+use crate::exit::Answer;
+use crate::node::databases::Databases;
+use crate::node::tasks::Tasks;
+use crate::node::{DevShape, Shape, log};
+
+pub(crate) async fn run(
+    app: &App,
+    settings: &Settings,
+    common: &Common,
+    what: &What,
+    output: Output,
+) -> anyhow::Result<Answer> {
+    match what {
+        What::List => list(app, settings, output),
+        What::Check { name } => checked(app, settings, common, name.as_deref(), output).await,
+        What::Status => show_status(app, settings, output).await,
+    }
+}
+
+fn list(app: &App, settings: &Settings, output: Output) -> anyhow::Result<Answer> {
+    #[derive(Serialize)]
+    struct Row {
+        name: String,
+        build: i32,
+        rows: String,
+        tables: String,
+        resources: String,
+        doc: String,
+    }
+    let catalog = app.catalog()?;
+    let projections = Projections::load(&settings.projection.dir, &catalog)
+        .map_err(|error| ConfigError(format!("projection.dir: {error}")))?;
+    let join = |names: Vec<&str>| names.join(", ");
+    let rows = projections.iter().map(|manifest| Row {
+        name: manifest.id.name.to_string(),
+        build: manifest.id.build.get(),
+        rows: format!("{:?}", manifest.rows).to_lowercase(),
+        tables: join(manifest.tables.iter().map(|table| table.name.as_str()).collect()),
+        resources: join(
+            manifest
+                .resources
+                .iter()
+                .map(|resource| resource.name.as_str())
+                .collect(),
+        ),
+        doc: manifest.doc.clone(),
+    });
+    output.print_all(&rows.collect::<Vec<_>>())?;
+    Ok(Answer::Done)
+}
+
+async fn checked(
+    app: &App,
+    settings: &Settings,
+    common: &Common,
+    name: Option<&str>,
+    output: Output,
+) -> anyhow::Result<Answer> {
+    let mut database = settings.database.clone();
+    let mut cluster = None;
+    if database.migrator.is_none() && database.url.is_none() {
+        // A cluster of its own, so that a `dev` on the same data dir is not in the way.
+        let dir = std::path::absolute(common.data_dir.join("check"))?;
+        std::fs::create_dir_all(&dir)?;
+        let started = Cluster::start(&dir).await?;
+        database.url = Some(Secret::from(started.database("check").await?.reveal().to_owned()));
+        cluster = Some(started);
+    }
+    let report = async {
+        let databases = Databases::new(database, false);
+        let pool = databases.pool(DatabaseRole::Migrator, "check", 4, None).await?;
+        Ok::<_, anyhow::Error>(check::check(&pool, &settings.projection.dir, &app.catalog()?, name).await?)
+    };
+    let report = report.await;
+    if let Some(cluster) = cluster {
+        cluster.stop().await?;
+    }
+    let report = report?;
+    if output != Output::Table {
+        output.print(&report)?;
+    } else {
+        print_report(&report)?;
+    }
+    Ok(if report.passed() { Answer::Done } else { Answer::No })
+}
+
+fn print_report(report: &check::Report) -> anyhow::Result<()> {
+    for projection in &report.projections {
+        let failed = projection
+            .tests
+            .iter()
+            .filter(|test| !test.failures.is_empty())
+            .count();
+        let word = if projection.passed() { "ok" } else { "FAILED" };
+        output::text(&format!(
+            "{}: {word}, {} tests, {failed} failed",
+            projection.name,
+            projection.tests.len()
+        ))?;
+        for finding in &projection.findings {
+            output::text(&format!("  {finding}"))?;
+        }
+        for test in projection.tests.iter().filter(|test| !test.failures.is_empty()) {
+            output::text(&format!("  {} ({})", test.name, test.file.display()))?;
+            for failure in &test.failures {
+                let error = failure.error.as_deref().unwrap_or("rows differ");
+                output::text(&format!("    {}: {error}", failure.run))?;
+                for difference in &failure.differences {
+                    output::text(&format!("      {}", serde_json::to_string(difference)?))?;
+                }
+            }
+        }
+        if !projection.untested.is_empty() {
+            output::text(&format!("  in no test: {}", projection.untested.join(", ")))?;
+        }
+    }
+    Ok(())
+}
+
+async fn show_status(app: &App, settings: &Settings, output: Output) -> anyhow::Result<Answer> {
+    let databases = Databases::new(settings.database.clone(), false);
+    let role = DatabaseRole::Query;
+    let pool = databases.pool(role, "status", 2, None).await?;
+    let mut tasks = Tasks::default();
+    let (notifier, _) = Notifier::new(&databases.settings(role, "notifier", 1)?, Limits::default())?;
+    let shape = Shape {
+        dev: Some(DevShape {
+            data_dir: "".into(),
+            node: String::new(),
+        }),
+    };
+    let open = log::open(
+        &app.catalog()?,
+        settings,
+        &databases,
+        role,
+        &notifier,
+        &shape,
+        &mut tasks,
+    )
+    .await?;
+    let now_ms = crate::ambient::system().now_ms();
+    let builds = status::status(&pool, open.log.as_ref(), now_ms).await?;
+    if output != Output::Table {
+        output.print_all(&builds)?;
+        return Ok(Answer::Done);
+    }
+    let rows = builds.iter().map(|build| {
+        [
+            build.name.clone(),
+            build.build.to_string(),
+            if build.live {
+                "live".to_owned()
+            } else {
+                build.state.clone()
+            },
+            build.lag_records.to_string(),
+            build.lag_ms.to_string(),
+            build.parked_streams.to_string(),
+        ]
+    });
+    output::table(
+        &["projection", "build", "state", "behind", "behind ms", "parked"],
+        rows,
+    )?;
+    Ok(Answer::Done)
+}
