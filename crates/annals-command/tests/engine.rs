@@ -10,6 +10,7 @@ use std::sync::Arc;
 use annals_command::{EngineSettings, Outcome, SendError};
 use annals_domain::{Permission, Precondition};
 use annals_log::Plays;
+use annals_log::faulty::{Fault, Faulty, Plan};
 use annals_record::{Kind, Version};
 use futures_util::future::join_all;
 use support::{Ask, CAP, World, add, committed};
@@ -186,11 +187,39 @@ async fn a_successor_knows_everything_that_its_predecessor_answered() {
         }
         let next = successor.send(add("counter-0", "next", 1)).await.unwrap();
         assert_eq!(next.version, Version::new(12), "n = 0 changed nothing");
-        assert!(
-            world.store.snapshot(&next.stream).is_some(),
-            "a snapshot was kept"
-        );
+        let kept = async {
+            while world.store.snapshot(&next.stream).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let within = std::time::Duration::from_secs(10);
+        tokio::time::timeout(within, kept).await.expect("a snapshot is kept");
         successor.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_gets_a_shard_back_knows_what_was_written_meanwhile() {
+    for plays in BOTH {
+        let world = World::new(plays, 1);
+        world.table.give_all("a", 1);
+        let nodes = [world.node("a", settings(plays)), world.node("b", settings(plays))];
+        for round in 0..6 {
+            let (name, node) = if round % 2 == 0 { ("a", &nodes[0]) } else { ("b", &nodes[1]) };
+            world.table.give_all(name, 1);
+            // The first makes the node notice that it was fenced; the second has nothing of its own in flight then.
+            for stream in ["counter-2", "counter-1"] {
+                let version = loop {
+                    match node.send(add(stream, round, 1)).await {
+                        Ok(answer) => break answer.version,
+                        // Until it hears that the lease is its own.
+                        Err(SendError::NotOwner { .. }) => tokio::task::yield_now().await,
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+                assert_eq!(version, Version::new(round + 1), "{plays:?} {stream}");
+            }
+        }
     }
 }
 
@@ -306,4 +335,78 @@ async fn a_record_over_the_limit_leaves_the_stream_as_it_was() {
         Version::new(1)
     );
     node.stop().await;
+}
+
+/// What a client must be able to say, whatever the log does: "I never lost an accepted order, and never got two".
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_log_that_fails_nothing_acknowledged_is_lost_or_doubled() {
+    const FAULTS: [Fault; 7] = [
+        Fault::Refuse,
+        Fault::FailBefore,
+        Fault::FailAfter,
+        Fault::WriteLate,
+        Fault::Duplicate,
+        Fault::Hole,
+        Fault::SecondWriter,
+    ];
+    for seed in 1..=12 {
+        let plays = BOTH[usize::from(seed % 2 == 0)];
+        // A log that compares leaves neither holes nor duplicates, and lets nobody write in between.
+        let faults = if matches!(plays, Plays::Kafka) {
+            &FAULTS[..]
+        } else {
+            &FAULTS[..3]
+        };
+        let world = World::new(plays, 1);
+        world.table.give_all("a", 1);
+        let faulty = Arc::new(Faulty::memory(
+            &world.log,
+            Plan::seeded(seed, 100, faults),
+        ));
+        let node = world.node_on("a", settings(plays), faulty.clone());
+        let releases = async {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                faulty.release();
+                // A claim that was lost is made again after ten seconds of this clock.
+                node.clock.advance_ms(1_000);
+            }
+        };
+        let node_ref = &node;
+        let clients = join_all((0..4u32).map(|client| async move {
+            let mut acknowledged = Vec::new();
+            for n in 0..25 {
+                let stream = format!("counter-{}", n % 3);
+                let answer = node_ref.send(add(&stream, format!("{client}-{n}"), 1)).await;
+                acknowledged.push(answer.unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+            }
+            acknowledged
+        }));
+        let acknowledged = tokio::select! {
+            all = clients => all.concat(),
+            () = releases => unreachable!("it goes on for ever"),
+        };
+        let accepted = world.accepted();
+        let ids: BTreeSet<_> = accepted.iter().map(annals_record::Record::id).collect();
+        assert!(
+            acknowledged.iter().all(|answer| ids.contains(&answer.record)),
+            "seed {seed}: L1"
+        );
+        let keys: BTreeSet<_> = accepted
+            .iter()
+            .map(|r| (r.stream.clone(), r.entry().unwrap().idempotency_key))
+            .collect();
+        assert_eq!((accepted.len(), keys.len()), (100, 100), "seed {seed}: L3");
+        for stream in ["counter-0", "counter-1", "counter-2"] {
+            let of_stream = accepted
+                .iter()
+                .filter(|record| record.stream.as_ref().unwrap().as_str() == stream);
+            let versions: Vec<u64> = of_stream
+                .map(|record| record.entry().unwrap().version.get())
+                .collect();
+            let count = u64::try_from(versions.len()).unwrap();
+            assert_eq!(versions, (1..=count).collect::<Vec<_>>(), "seed {seed}: L2");
+        }
+        node.kill();
+    }
 }

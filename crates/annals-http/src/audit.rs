@@ -14,7 +14,7 @@ use crate::authenticate::Who;
 use crate::edge::{Ids, Inner};
 use crate::ports::Question;
 use crate::problem::{Code, Problem};
-use crate::query::{Prefer, WAIT, accepts_json, after};
+use crate::query::{PREFERENCE_APPLIED, Prefer, WAIT, accepts_json, after};
 use crate::reply::Reply;
 use crate::target;
 
@@ -81,10 +81,8 @@ impl Inner {
             return Err(problem.clone());
         }
         let longest = self.settings.request_time();
-        let wait = Prefer::read(&head.headers, longest)
-            .wait
-            .unwrap_or(WAIT)
-            .min(longest);
+        let prefer = Prefer::read(&head.headers, longest);
+        let wait = prefer.wait.unwrap_or(WAIT).min(longest);
         let question = question(route, Parameters::read(head.uri.query())?)?;
         let answer = audits.ask(question, after(&head.headers)?, wait);
         let answer = tokio::time::timeout(longest + Duration::from_secs(1), answer).await;
@@ -96,7 +94,12 @@ impl Inner {
                 }
                 Problem::from(&error)
             })?;
-        Ok(Reply::json(StatusCode::OK, body).into_response())
+        let reply = Reply::json(StatusCode::OK, body);
+        let reply = match prefer.wait {
+            Some(wait) => reply.with_text(PREFERENCE_APPLIED, &format!("wait={}", wait.as_secs())),
+            None => reply,
+        };
+        Ok(reply.into_response())
     }
 }
 

@@ -11,9 +11,12 @@ use crate::edge::{Inner, Listener};
 use crate::problem::Problem;
 
 /// The calling node's own token, on the internal listener.
-pub(crate) const NODE_TOKEN: HeaderName = HeaderName::from_static("annals-node-token");
+pub const NODE_TOKEN: HeaderName = HeaderName::from_static("annals-node-token");
 /// What a process manager's command follows from, on the internal listener.
-pub(crate) const CAUSATION: HeaderName = HeaderName::from_static("annals-causation");
+pub const CAUSATION: HeaderName = HeaderName::from_static("annals-causation");
+
+/// On a request that was sent on to a shard's owner: it is not sent on again.
+pub const FORWARDED: HeaderName = HeaderName::from_static("annals-forwarded");
 
 /// Who is calling.
 #[derive(Debug, Clone)]
@@ -23,6 +26,23 @@ pub(crate) struct Who {
     pub(crate) expires_ms: Option<i64>,
     /// The client's own header, to be sent on with a forwarded request.
     pub(crate) authorization: Option<HeaderValue>,
+}
+
+impl Who {
+    /// Whether this caller's request may be sent on to a shard's owner: a client's on the public listener, and a
+    /// process manager's that has not been sent on before.
+    pub(crate) fn forwards(&self, listener: Listener, headers: &HeaderMap) -> bool {
+        match listener {
+            Listener::Public => true,
+            Listener::Internal => self.process().is_some() && !headers.contains_key(FORWARDED),
+        }
+    }
+
+    /// The process manager's name, if it is one.
+    pub(crate) fn process(&self) -> Option<&str> {
+        let system = self.caller.is_system();
+        self.caller.sub.strip_prefix("process:").filter(|_| system)
+    }
 }
 
 impl Inner {

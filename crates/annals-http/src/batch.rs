@@ -9,6 +9,7 @@ mod lines;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use annals_domain::Permission;
@@ -17,19 +18,19 @@ use annals_record::{Key, StreamId};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::authenticate::Who;
-use crate::body;
 use crate::command::Call;
 use crate::command::head::CommandHead;
-use crate::edge::{Ids, Inner, Listener};
+use crate::edge::{Ids, Inner};
 use crate::problem::{Code, Problem, Scene};
 use crate::reply::Reply;
+use crate::{body, metrics};
 use line::Line;
 use lines::Lines;
 
@@ -46,7 +47,7 @@ struct Batch {
     who: Who,
     correlation: String,
     traceparent: Option<annals_record::Traceparent>,
-    listener: Listener,
+    forwards: bool,
 }
 
 /// A line that may be sent.
@@ -66,7 +67,7 @@ struct Planned {
 /// 415 or 400; what is wrong with lines is in the answer.
 pub(crate) fn run(
     inner: Arc<Inner>,
-    listener: Listener,
+    forwards: bool,
     who: Who,
     ids: &Ids,
     headers: &HeaderMap,
@@ -87,7 +88,7 @@ pub(crate) fn run(
         who,
         correlation: ids.correlation.clone(),
         traceparent: ids.traceparent,
-        listener,
+        forwards,
     });
     let mut order = Order::default();
     let span = tracing::Span::current();
@@ -173,7 +174,13 @@ impl Batch {
                 turn.come().await;
                 // Its end lets the stream's next line go on.
                 let _turn = turn.done;
-                self.send(planned).await
+                // The answer's head is long gone: a panic must not take the other lines with it.
+                let sent = AssertUnwindSafe(self.send(planned)).catch_unwind().await;
+                sent.unwrap_or_else(|_| {
+                    ::metrics::counter!(metrics::PANICS).increment(1);
+                    tracing::error!(line = number, "a line's handler panicked");
+                    Err(Code::Internal.into())
+                })
             }
             Err(problem) => Err(problem),
         };
@@ -202,7 +209,7 @@ impl Batch {
             head: planned.head,
             body: planned.data,
         };
-        Ok(call.run(self.listener, "/v1/batch").await)
+        Ok(call.run(self.forwards, "/v1/batch").await)
     }
 }
 

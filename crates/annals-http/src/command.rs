@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::authenticate::Who;
-use crate::edge::{Engine, Inner, Listener};
+use crate::edge::{Engine, Inner};
 use crate::ports::Place;
 use crate::problem::{Code, Problem, Scene};
 use crate::reply::Reply;
@@ -61,21 +61,20 @@ impl Call<'_> {
         key.map_or_else(made, Ok)
     }
 
-    /// Gets the answer; `instance` is the request's path.
-    pub(crate) async fn run(self, listener: Listener, instance: &str) -> Reply {
+    /// Gets the answer; `instance` is the request's path. Without `forwards` the shard has to be this node's: who came
+    /// through another node has come far enough.
+    pub(crate) async fn run(self, forwards: bool, instance: &str) -> Reply {
         let correlation = self.head.correlation.clone();
         let scene = Scene {
             instance,
             correlation: &correlation,
         };
-        self.answer(listener, scene)
+        self.answer(forwards, scene)
             .await
             .unwrap_or_else(|problem| Reply::problem(&problem, scene))
     }
 
-    async fn answer(self, listener: Listener, scene: Scene<'_>) -> Result<Reply, Problem> {
-        // Whoever came through another node has come far enough: it is not sent on again.
-        let forwards = listener == Listener::Public;
+    async fn answer(self, forwards: bool, scene: Scene<'_>) -> Result<Reply, Problem> {
         let place = self.engine.commands.place(&self.stream);
         if forwards && let Place::At(url) = &place {
             return self.forward(url, scene).await;

@@ -158,7 +158,7 @@ impl Edge {
         })
     }
 
-    async fn serve(&self, listener: Listener, request: Request<Body>) -> Response {
+    pub(crate) async fn serve(&self, listener: Listener, request: Request<Body>) -> Response {
         let began = tokio::time::Instant::now();
         let (head, body) = request.into_parts();
         let ids = self.0.ids(&head.headers);
@@ -204,6 +204,7 @@ impl Edge {
             return inner.open(&head.method, open);
         }
         let who = inner.authenticate(listener, &head.headers).await?;
+        let forwards = who.forwards(listener, &head.headers);
         match inner.route(&head.method, head.uri.path())? {
             Route::Options { allow } => {
                 let mut response = Response::new(Body::empty());
@@ -234,12 +235,12 @@ impl Edge {
                     head: command,
                     body,
                 };
-                let reply = call.run(listener, head.uri.path()).await;
+                let reply = call.run(forwards, head.uri.path()).await;
                 Ok(reply.into_response())
             }
             Route::Batch => {
                 target::no_parameters(head.uri.query())?;
-                batch::run(Arc::clone(inner), listener, who, ids, &head.headers, body)
+                batch::run(Arc::clone(inner), forwards, who, ids, &head.headers, body)
             }
             Route::Audit(name) => {
                 let path: Vec<_> = name.iter().map(|segment| &**segment).collect();

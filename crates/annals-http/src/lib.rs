@@ -9,6 +9,7 @@
 //! - `route`, `authenticate`, `body`: path and method, token, bytes;
 //! - `command`, `batch`: commands, one and many;
 //! - `query`: read models; `audit`: the auditors' routes;
+//! - [`process`]: the same way for process managers;
 //! - [`openapi`]: the description of all of that, made from the same tables;
 //! - [`operations`]: the listener that is not public;
 //! - [`serve`]: sockets, TLS, and their end in order.
@@ -27,6 +28,7 @@ pub mod openapi;
 pub mod operations;
 pub mod ports;
 pub mod problem;
+pub mod process;
 mod query;
 mod reply;
 mod route;
@@ -35,6 +37,7 @@ pub mod serve;
 pub mod settings;
 mod target;
 
+pub use authenticate::{CAUSATION, FORWARDED, NODE_TOKEN};
 pub use edge::{Edge, Engine, Listener, Node, Parts};
 pub use ports::{Audits, Commands, Peers, Place, Reads, Seal};
 pub use problem::{Code, Problem};

@@ -25,7 +25,7 @@ const ANNALS_LAG_MS: HeaderName = HeaderName::from_static("annals-lag-ms");
 const ANNALS_PARKED: HeaderName = HeaderName::from_static("annals-parked");
 const ANNALS_VERSION: HeaderName = HeaderName::from_static("annals-version");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How long a request with `Annals-After` waits if it does not say.
 pub(crate) const WAIT: Duration = Duration::from_secs(2);
 

@@ -248,8 +248,12 @@ impl Log for MemoryLog {
                 return Err(LogError::BeyondEnd { shard, end, from });
             }
         }
-        let beyond = timeout(limits.wait, end.wait_for(|end| *end > from)).await;
-        if !matches!(beyond, Ok(Ok(_))) {
+        // What comes out locks the channel while it lives, and a writer sends with the shard locked: dropped at once.
+        let beyond = matches!(
+            timeout(limits.wait, end.wait_for(|end| *end > from)).await,
+            Ok(Ok(_))
+        );
+        if !beyond {
             return Ok(Vec::new());
         }
         let mut taken = Taken::new(limits);

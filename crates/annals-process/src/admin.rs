@@ -171,19 +171,19 @@ impl Admin {
     /// Postgres.
     pub async fn resume(&self, process: &str, instance: &str) -> Result<bool, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        let found = sqlx::query(
-            "UPDATE annals.process_instance SET stuck = NULL, updated_at = now()
-             WHERE process = $1 AND instance = $2 AND stuck IS NOT NULL",
-        )
-        .bind(process)
-        .bind(instance)
-        .execute(&mut *transaction)
-        .await?;
         // A parked command counts as sent and late: it is sent again once its shard has been read to the end.
         sqlx::query(
             "UPDATE annals.process_outbox
              SET state = CASE kind WHEN 'command' THEN 'sent' ELSE 'pending' END, due_at = now(), deadline_at = now()
              WHERE process = $1 AND instance = $2 AND state = 'parked'",
+        )
+        .bind(process)
+        .bind(instance)
+        .execute(&mut *transaction)
+        .await?;
+        let found = sqlx::query(
+            "UPDATE annals.process_instance SET stuck = NULL, updated_at = now()
+             WHERE process = $1 AND instance = $2 AND stuck IS NOT NULL",
         )
         .bind(process)
         .bind(instance)

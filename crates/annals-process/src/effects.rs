@@ -104,7 +104,9 @@ impl Effects {
                 message,
             })
         });
-        self.note(&target, result.is_ok());
+        // An answer that is a plain no comes from a target that is well.
+        let well = !result.as_ref().is_err_and(|error| error.retry != Retry::Never);
+        self.note(&target, well);
         result
     }
 

@@ -79,6 +79,10 @@ pub trait ErasedEffect: Send + Sync {
     fn perform<'a>(&'a self, payload: &'a RawValue, idempotency_key: &'a str) -> EffectFuture<'a>;
 }
 
+fn boxed(input: impl Any + Send) -> AnyInput {
+    Box::new(input)
+}
+
 struct Typed<P: Process> {
     settings: P::Settings,
     process: PhantomData<fn() -> P>,
@@ -105,16 +109,11 @@ impl<P: Process> ErasedProcess for Typed<P> {
         let Some(input) = P::Input::from_record(record)? else {
             return Ok(None);
         };
-        let Some(id) = P::instance(&input) else {
-            return Ok(None);
-        };
-        let input: AnyInput = Box::new(input);
-        Ok(Some((id.to_text(), input)))
+        Ok(P::instance(&input).map(|id| (id.to_text(), boxed(input))))
     }
 
     fn of_timer(&self, timer: &str, instance: &str) -> Option<AnyInput> {
-        let input: AnyInput = Box::new(P::Input::from_timer(timer, instance)?);
-        Some(input)
+        P::Input::from_timer(timer, instance).map(boxed)
     }
 
     fn react(

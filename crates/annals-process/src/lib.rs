@@ -92,6 +92,15 @@ pub struct ProcessSettings {
     pub performs: usize,
     /// How often due timers and late commands are looked for.
     pub tick: Duration,
+    /// How long rows of the outbox that are over are kept, for people to look at.
+    pub keep_done: Duration,
+}
+
+impl ProcessSettings {
+    /// A command is looked for in the log only after the engine's own deadline has surely passed.
+    fn send_deadline(&self) -> Duration {
+        2 * self.deadline
+    }
 }
 
 impl Default for ProcessSettings {
@@ -103,6 +112,7 @@ impl Default for ProcessSettings {
             sends: 64,
             performs: 64,
             tick: Duration::from_millis(250),
+            keep_done: Duration::from_secs(7 * 86_400),
         }
     }
 }

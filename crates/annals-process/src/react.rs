@@ -4,9 +4,10 @@
 //! of the one before. Keys follow from what is reacted to, so that reacting again gives the same ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use annals_domain::{Action, SendCommand};
-use annals_record::KeyHash;
+use annals_record::{KeyHash, RecordId};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -16,7 +17,8 @@ use crate::erased::{AnyInput, ErasedProcess, ReactError};
 pub(crate) struct Stimulus {
     /// The instance.
     pub(crate) instance: String,
-    pub(crate) input: AnyInput,
+    /// `None`: a timer that this program does not know.
+    pub(crate) input: Option<AnyInput>,
     pub(crate) time: DateTime<Utc>,
     /// Record or timer, as keys and causation name it.
     pub(crate) cause: Cause,
@@ -26,8 +28,26 @@ pub(crate) struct Stimulus {
 pub(crate) enum Cause {
     /// The id of a record.
     Record(String),
-    /// A timer: its name, due time in ms, and count.
+    /// A timer: its name, due time in ms, and its number, which the instance gives to one timer only.
     Timer { name: String, due_ms: i64, n: i64 },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(id) => write!(f, "record {id}"),
+            Self::Timer { name, .. } => write!(f, "timer `{name}`"),
+        }
+    }
+}
+
+/// The record that a command with this key follows from; a timer is none. The answer to an effect follows from what
+/// the effect follows from. Neither names nor ids hold a colon, and a timer's name is no number.
+pub(crate) fn causation(key: &str) -> Option<&str> {
+    let mut parts = key.split(':').skip(1);
+    let record = parts.next()?;
+    let numbered = parts.next()?.parse::<u64>().is_ok();
+    (numbered && record.parse::<RecordId>().is_ok()).then_some(record)
 }
 
 impl Cause {
@@ -53,7 +73,10 @@ pub(crate) struct Instance {
     pub(crate) last_seq: i64,
     /// Streams to which a command of it is open (sent or waiting).
     pub(crate) busy: BTreeSet<String>,
-    /// How often each timer was set.
+    /// How many timers it ever set. Rows come and go, so this is counted here: a number never comes twice, and with
+    /// it no key, even if a timer is set again for the very millisecond at which it fired.
+    pub(crate) timers_set: i64,
+    /// The timers that are set, and the number of each.
     pub(crate) timers: BTreeMap<String, i64>,
 }
 
@@ -125,8 +148,25 @@ pub(crate) fn react(
     };
     for stimulus in stimuli {
         let instance = changes.instances.entry(stimulus.instance.clone()).or_default();
+        if let Cause::Timer { name, n, .. } = &stimulus.cause {
+            // Withdrawn or set anew since it was looked up: by an input before it, or by another runner.
+            if instance.timers.get(name) != Some(n) {
+                continue;
+            }
+            instance.timers.remove(name);
+            changes
+                .timers
+                .insert((stimulus.instance.clone(), name.clone()), None);
+        }
+        let Some(input) = &stimulus.input else {
+            instance.stuck = Some(format!(
+                "{} fell due, which this program does not know",
+                stimulus.cause
+            ));
+            continue;
+        };
         let state = instance.state.as_deref();
-        let reaction = process.react(&stimulus.instance, state, &stimulus.input, stimulus.time);
+        let reaction = process.react(&stimulus.instance, state, input, stimulus.time);
         let reaction = reaction.map_err(|error| (stimulus.instance.clone(), error))?;
         instance.state = Some(reaction.state);
         reaction.step.clone_into(&mut instance.step);
@@ -162,18 +202,19 @@ impl Changes {
                 );
             }
             Action::Wake { timer, after } => {
-                let count = instance.timers.entry(timer.to_owned()).or_default();
-                *count += 1;
+                instance.timers_set += 1;
+                instance.timers.insert(timer.to_owned(), instance.timers_set);
                 let due = stimulus.time + after;
                 let new = NewTimer {
                     instance: name.clone(),
                     name: timer.to_owned(),
                     due,
-                    n: *count,
+                    n: instance.timers_set,
                 };
                 self.timers.insert((name.clone(), timer.to_owned()), Some(new));
             }
             Action::WithdrawTimer(timer) => {
+                instance.timers.remove(timer);
                 self.timers.insert((name.clone(), timer.to_owned()), None);
             }
             Action::WithdrawEffect(effect) => {
@@ -218,3 +259,6 @@ impl Changes {
         self.push_row(name, What::Command(command), format!("{effect_key}:answer"), now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,8 +102,10 @@ impl From<CheckpointError> for RunnerError {
     }
 }
 
-/// Batches that are taken into one transaction, at most.
+/// Batches and results that are taken off a queue at once, at most.
 const BATCHES: usize = 64;
+/// Between two looks for rows that nobody needs any more.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Timers and late commands that are looked at in one round.
 const ROUND: i64 = 500;
 /// Between two attempts to run.
@@ -119,7 +121,7 @@ impl ProcessRunner {
                 Ok(mine) if !mine.is_empty() => {
                     metrics::running(name, true);
                     let ended = tokio::select! {
-                        () = stop.cancelled() => break,
+                        () = stop.cancelled() => Ok(()),
                         ended = self.work(&key) => ended,
                     };
                     metrics::running(name, false);
@@ -169,15 +171,17 @@ impl ProcessRunner {
         let mut tick = tokio::time::interval(self.settings.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut renew = tokio::time::interval((self.leases.ttl() / 3).max(Duration::from_millis(100)));
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         let (mut fed, mut results) = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
-                count = feed.receiver.recv_many(&mut fed, BATCHES) => {
-                    if count == 0 { return Ok(()) }
-                    round.batches(fed.drain(..)).await?;
-                }
+                _ = feed.receiver.recv_many(&mut fed, BATCHES) => round.batches(fed.drain(..)).await?,
                 _ = performed.recv_many(&mut results, BATCHES) => round.performed(std::mem::take(&mut results)).await?,
-                _ = tick.tick() => round.tick().await?,
+                _ = tick.tick() => {
+                    feed.reap();
+                    round.tick().await?;
+                }
+                _ = housekeeping.tick() => round.forget().await?,
                 _ = renew.tick() => {
                     if self.leases.renew(key).await?.is_empty() {
                         return Err(RunnerError::Superseded);
@@ -200,9 +204,7 @@ struct Round<'r> {
 #[derive(Default)]
 struct Intake {
     stimuli: Vec<Stimulus>,
-    moves: Vec<(Shard, Checkpoint, Checkpoint)>,
     released: Vec<CommandRow>,
-    fired: Vec<(String, String)>,
 }
 
 impl Round<'_> {
@@ -211,10 +213,17 @@ impl Round<'_> {
     }
 
     async fn batches(&mut self, fed: impl Iterator<Item = Fed>) -> Result<(), RunnerError> {
-        let mut batches: Vec<Batch> = Vec::new();
+        let (mut batches, mut records): (Vec<Batch>, _) = (Vec::new(), 0);
         for fed in fed {
             match fed {
-                Fed::Batch(batch) => batches.push(*batch),
+                Fed::Batch(batch) => {
+                    records += batch.records.len();
+                    batches.push(*batch);
+                    if records >= self.runner.settings.batch {
+                        self.take(&std::mem::take(&mut batches)).await?;
+                        records = 0;
+                    }
+                }
                 Fed::Halted(shard, error) => {
                     metrics::halted(self.process());
                     tracing::error!(process = self.process(), %shard, %error, "the process's reader of a shard has halted");
@@ -222,9 +231,26 @@ impl Round<'_> {
                 }
             }
         }
+        self.take(&batches).await
+    }
+
+    /// One transaction. The checkpoints are moved first: a second runner fails before it has done anything.
+    async fn take(&mut self, batches: &[Batch]) -> Result<(), RunnerError> {
+        if batches.is_empty() {
+            return Ok(());
+        }
         let mut transaction = self.runner.pool.begin().await?;
-        let intake = self.intake(&mut transaction, &batches).await?;
-        self.keep(transaction, intake, Vec::new()).await
+        let merged = merged(batches);
+        let moves: Vec<_> = merged
+            .iter()
+            .map(|(shard, (from, to))| (*shard, *from, *to))
+            .collect();
+        Checkpoint::advance_all(&mut transaction, &self.runner.reader_name(), &moves).await?;
+        let intake = self.intake(&mut transaction, batches).await?;
+        self.keep(transaction, intake, Vec::new()).await?;
+        self.committed
+            .extend(moves.iter().map(|(shard, _, to)| (*shard, to.head.next)));
+        Ok(())
     }
 
     /// What of these batches concerns the process, with the commands that their answers release.
@@ -240,7 +266,7 @@ impl Round<'_> {
             }
         }
         let answered = outbox::answered(connection, self.process(), &own).await?;
-        let deadline = self.send_deadline();
+        let deadline = self.runner.settings.send_deadline();
         intake.released = outbox::release(connection, self.process(), &answered, deadline).await?;
         let answered: BTreeSet<(&str, &[u8])> = answered
             .iter()
@@ -252,9 +278,6 @@ impl Round<'_> {
                     .stimuli
                     .extend(self.stimulus(batch.shard, accepted, &answered)?);
             }
-            intake
-                .moves
-                .push((batch.shard, batch.from.clone(), batch.to.clone()));
         }
         Ok(intake)
     }
@@ -290,15 +313,10 @@ impl Round<'_> {
         })?;
         Ok(found.map(|(instance, input)| Stimulus {
             instance,
-            input,
+            input: Some(input),
             time: entry.time,
             cause: Cause::Record(entry.record.to_string()),
         }))
-    }
-
-    /// A command is looked for in the log only after the engine's own deadline has surely passed.
-    fn send_deadline(&self) -> Duration {
-        2 * self.runner.settings.deadline
     }
 
     /// Reacts and keeps everything in one transaction; what goes out goes out after it.
@@ -316,32 +334,21 @@ impl Round<'_> {
         let inputs = intake.stimuli.len();
         let changes = react(&*self.runner.process, instances, intake.stimuli);
         let mut changes = changes.map_err(|(instance, source)| RunnerError::Instance { instance, source })?;
-        for (instance, timer) in intake.fired {
-            // Fired, unless the reaction set it again.
-            changes.timers.entry((instance, timer)).or_insert(None);
-        }
-        for done in &performed {
-            if outbox::effect_done(&mut transaction, process, &done.row).await?
-                && let Ok(Some(answer)) = &done.result
+        let rows: Vec<&EffectRow> = performed.iter().map(|done| &done.row).collect();
+        let counts = outbox::effects_done(&mut transaction, process, &rows).await?;
+        for Performed { row, result } in &performed {
+            if let Ok(Some(answer)) = result
+                && counts.contains(&(row.instance.clone(), row.seq))
             {
-                changes.answer(&done.row.instance, answer.clone(), &done.row.key);
+                changes.answer(&row.instance, answer.clone(), &row.key);
             }
         }
-        let deadline = self.send_deadline();
+        let deadline = self.runner.settings.send_deadline();
         let (commands, effects) = outbox::keep(&mut transaction, process, &changes, deadline).await?;
-        if !intake.moves.is_empty() {
-            let reader = self.runner.reader_name();
-            let merged = merged(&intake.moves);
-            let moves: Vec<_> = merged
-                .iter()
-                .map(|(shard, (from, to))| (*shard, from, to))
-                .collect();
-            Checkpoint::advance_all(&mut transaction, &reader, &moves).await?;
-        }
         transaction.commit().await?;
         metrics::reacted(process, inputs);
-        for (shard, _, to) in intake.moves {
-            self.committed.insert(shard, to.head.next);
+        for (instance, effect, below) in &changes.withdrawn {
+            self.sender.withdraw(instance, effect, *below);
         }
         self.sender.send(intake.released);
         self.sender.send(commands);
@@ -407,13 +414,11 @@ fn view(entry: &Entry, own: bool) -> RecordView<'_> {
 }
 
 /// One move a shard, from where the first batch began to where the last one ended.
-fn merged(moves: &[(Shard, Checkpoint, Checkpoint)]) -> BTreeMap<Shard, (Checkpoint, Checkpoint)> {
+fn merged(batches: &[Batch]) -> BTreeMap<Shard, (&Checkpoint, &Checkpoint)> {
     let mut merged = BTreeMap::new();
-    for (shard, from, to) in moves {
-        merged
-            .entry(*shard)
-            .or_insert_with(|| (from.clone(), to.clone()))
-            .1 = to.clone();
+    for batch in batches {
+        let (_, to) = merged.entry(batch.shard).or_insert((&batch.from, &batch.to));
+        *to = &batch.to;
     }
     merged
 }

@@ -116,7 +116,9 @@ async fn shards(
         let next = at.map_or(Offset::new(0), |head| head.next);
         // The log is asked first, so a checkpoint may be past what was its end then.
         let lag_records = end.get().saturating_sub(next.get());
-        let behind_ms = now_ms.saturating_sub(at.map_or(now_ms, |head| head.time_ms));
+        // Claims do not move a head's time: it is 0 before the first commit.
+        let folded_ms = at.map(|head| head.time_ms).filter(|ms| *ms > 0).unwrap_or(now_ms);
+        let behind_ms = now_ms.saturating_sub(folded_ms);
         let lag_ms = if lag_records == 0 {
             0
         } else {

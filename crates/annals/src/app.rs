@@ -173,7 +173,8 @@ impl App {
         mut self,
         settings: impl Fn(&Settings) -> anyhow::Result<P::Settings> + Send + Sync + 'static,
     ) -> Self {
-        self.processes.push(Box::new(move |all| Ok(erased::process::<P>(settings(all)?))));
+        self.processes
+            .push(Box::new(move |all| Ok(erased::process::<P>(settings(all)?))));
         self
     }
 
@@ -183,7 +184,8 @@ impl App {
         mut self,
         make: impl Fn(&Settings) -> anyhow::Result<E> + Send + Sync + 'static,
     ) -> Self {
-        self.effects.push(Box::new(move |all| Ok(erased::effect(make(all)?))));
+        self.effects
+            .push(Box::new(move |all| Ok(erased::effect(make(all)?))));
         self
     }
 

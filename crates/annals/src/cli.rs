@@ -71,6 +71,7 @@ async fn dispatch(app: Arc<App>, matches: &clap::ArgMatches) -> anyhow::Result<A
         let cx = session::Context {
             app: Arc::clone(&app),
             common: common.clone(),
+            in_dev: false,
         };
         return sub.run(cx, matches).await;
     }

@@ -223,6 +223,7 @@ async fn run_demo(
         Context {
             app: Arc::clone(&app),
             common,
+            in_dev: true,
         },
         &matches,
     )

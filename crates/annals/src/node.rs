@@ -199,7 +199,17 @@ pub(crate) async fn start(app: &App, settings: Settings, shape: Shape) -> anyhow
         ops,
         internal,
     };
-    let started = edge::start(&parts, edge::Served { commands, reads, audits }, listeners, &mut tasks).await?;
+    let started = edge::start(
+        &parts,
+        edge::Served {
+            commands,
+            reads,
+            audits,
+        },
+        listeners,
+        &mut tasks,
+    )
+    .await?;
     Ok(Running {
         public: started.public,
         ops: started.ops,

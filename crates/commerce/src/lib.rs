@@ -5,8 +5,9 @@
 //! | [`limits`], [`money`] | values with their limits |
 //! | [`product`], [`customer`], [`order`], [`payment`] | the four aggregates: rules without I/O |
 //! | [`checkout`] | the process that ties them together |
-//! | [`gateway`] | what the checkout asks of the payment gateway, and the place where a way to it is put in |
-//! | [`program`] | the program around the domain: settings, what `dev` starts, what `bench` sends |
+//! | [`gateway`] | what the checkout asks of the payment gateway, the way to it over HTTP, and the sandbox |
+//! | [`demo`] | TPC-H as real commands: a client of this backend |
+//! | [`program`] | the program around the domain: settings, subcommands, what `dev` starts, what `bench` sends |
 //!
 //! *Invariant:* nothing in the aggregates and in the process reads a clock, a setting or the world outside.
 
@@ -17,6 +18,7 @@
 
 pub mod checkout;
 pub mod customer;
+pub mod demo;
 #[cfg(test)]
 mod fixture;
 pub mod gateway;

@@ -14,7 +14,7 @@ use commerce::gateway::{AuthorizePayment, TellGateway};
 use commerce::order::Order;
 use commerce::payment::Payment;
 use commerce::product::Product;
-use commerce::program::{self, Commerce};
+use commerce::program::{self, Commerce, Demo};
 
 fn main() -> ExitCode {
     App::new("commerce")
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         .process::<Checkout>(program::checkout)
         .effect(|settings| Ok(AuthorizePayment(program::gateway(settings)?)))
         .effect(|settings| Ok(TellGateway(program::gateway(settings)?)))
+        .subcommand::<Demo>()
         .load(program::RECEIVE)
         .load(program::PLACE)
         .load(program::GET)

@@ -1,5 +1,7 @@
 //! The program around the domain: its settings, the way to the gateway, what `dev` starts, what `bench` sends.
 
+mod demo;
+
 use std::sync::Arc;
 
 use annals::{ConfigError, DevService, Load, Request, Settings};
@@ -10,6 +12,8 @@ use uuid::Uuid;
 
 use crate::checkout;
 use crate::gateway::{Gateway, http, sandbox as sandbox_gateway};
+
+pub use demo::Demo;
 
 annals::section! {
     /// The shop's own settings.
@@ -30,7 +34,9 @@ const DEMO_TIMEOUT_S: u64 = 86_400;
 /// A value of the wrong type.
 pub fn checkout(settings: &Settings) -> anyhow::Result<checkout::Settings> {
     let commerce: Commerce = settings.section()?;
-    Ok(checkout::Settings { timeout: std::time::Duration::from_secs(commerce.checkout_timeout_s) })
+    Ok(checkout::Settings {
+        timeout: std::time::Duration::from_secs(commerce.checkout_timeout_s),
+    })
 }
 
 /// The way to the gateway.
@@ -39,7 +45,8 @@ pub fn checkout(settings: &Settings) -> anyhow::Result<checkout::Settings> {
 /// If it is not set, or is no URL.
 pub fn gateway(settings: &Settings) -> anyhow::Result<Arc<dyn Gateway>> {
     let commerce: Commerce = settings.section()?;
-    let missing = || ConfigError("commerce.gateway_url is not set: where the payment gateway answers".to_owned());
+    let missing =
+        || ConfigError("commerce.gateway_url is not set: where the payment gateway answers".to_owned());
     let url = commerce.gateway_url.ok_or_else(missing)?;
     let gateway = http::HttpGateway::new(&url, &http::Settings::default())?;
     Ok(Arc::new(gateway))
@@ -54,7 +61,10 @@ pub async fn sandbox(_: Settings, demo: bool) -> anyhow::Result<DevService> {
     let url = format!("http://{}", listener.local_addr()?);
     let mut settings = vec![("commerce.gateway_url".to_owned(), url)];
     if demo {
-        settings.push(("commerce.checkout_timeout_s".to_owned(), DEMO_TIMEOUT_S.to_string()));
+        settings.push((
+            "commerce.checkout_timeout_s".to_owned(),
+            DEMO_TIMEOUT_S.to_string(),
+        ));
     }
     let run = Box::pin(async move {
         if let Err(error) = sandbox_gateway::serve(listener, CancellationToken::new()).await {
@@ -67,7 +77,7 @@ pub async fn sandbox(_: Settings, demo: bool) -> anyhow::Result<DevService> {
 /// `receive`: stock of a product arrives.
 pub const RECEIVE: Load = Load {
     name: "receive",
-    prepare: Some(|n| register(n)),
+    prepare: Some(register),
     next: |n| Request::Command {
         resource: "products",
         key: sku(n),
@@ -79,7 +89,7 @@ pub const RECEIVE: Load = Load {
 /// `place`: an order of one line, whose checkout runs to its end.
 pub const PLACE: Load = Load {
     name: "place",
-    prepare: Some(|n| customer(n)),
+    prepare: Some(customer),
     next: |n| {
         let line = json!({"sku": sku(n), "quantity": 1, "unit_price": 1_000});
         Request::Command {
@@ -94,8 +104,11 @@ pub const PLACE: Load = Load {
 /// `get`: a product is read.
 pub const GET: Load = Load {
     name: "get",
-    prepare: Some(|n| register(n)),
-    next: |n| Request::Get { resource: "products", key: sku(n) },
+    prepare: Some(register),
+    next: |n| Request::Get {
+        resource: "products",
+        key: sku(n),
+    },
 };
 
 fn sku(n: u32) -> String {
@@ -103,7 +116,10 @@ fn sku(n: u32) -> String {
 }
 
 fn customer_id(n: u32) -> Uuid {
-    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("urn:annals:bench:customer:{n}").as_bytes())
+    Uuid::new_v5(
+        &Uuid::NAMESPACE_URL,
+        format!("urn:annals:bench:customer:{n}").as_bytes(),
+    )
 }
 
 fn register(n: u32) -> Request {

@@ -236,6 +236,7 @@ pub struct World {
 
 pub struct Node {
     pub commands: Commands,
+    pub clock: Arc<annals_domain::Fixed>,
     catalog: Catalog,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -262,7 +263,7 @@ impl World {
     }
 
     pub fn node_on(&self, name: &str, settings: EngineSettings, log: Arc<dyn Log>) -> Node {
-        let (ambient, _) = Ambient::fixed(1_790_000_000_000, u64::from(name.as_bytes()[0]));
+        let (ambient, clock) = Ambient::fixed(1_790_000_000_000, u64::from(name.as_bytes()[0]));
         let claimant = Claimant {
             node: name.to_owned(),
             url: format!("http://{name}"),
@@ -297,6 +298,7 @@ impl World {
         tasks.spawn(ownership.run(stop.clone()));
         Node {
             commands,
+            clock,
             catalog: self.catalog.clone(),
             stop,
             tasks,

@@ -4,8 +4,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, WWW
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use super::{Call, head};
-use crate::authenticate::NODE_TOKEN;
-use crate::metrics::FORWARDED;
+use crate::authenticate::{FORWARDED, NODE_TOKEN};
+use crate::metrics;
 use crate::ports::PeerError;
 use crate::problem::{Code, Problem, Scene};
 use crate::reply::{ANNALS_POSITION, IDEMPOTENT_REPLAYED, JSON, Reply};
@@ -43,8 +43,10 @@ impl Call<'_> {
         if let Some(authorization) = &self.who.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let token = HeaderValue::from_str(&node.key.issue(&node.id, None)).map_err(|_| Code::Internal)?;
+        let token = HeaderValue::from_str(&node.key.issue(&node.id, self.who.process()))
+            .map_err(|_| Code::Internal)?;
         headers.insert(NODE_TOKEN, token);
+        headers.insert(FORWARDED, HeaderValue::from_static("1"));
         let called = tokio::time::timeout(self.inner.settings.request_time(), node.peers.call(url, request));
         let outcome = called.await.unwrap_or(Err(PeerError::Unknown));
         let label = match &outcome {
@@ -52,7 +54,7 @@ impl Call<'_> {
             Err(PeerError::NotSent) => "not_sent",
             Err(PeerError::Unknown) => "unknown",
         };
-        metrics::counter!(FORWARDED, "outcome" => label).increment(1);
+        ::metrics::counter!(metrics::FORWARDED, "outcome" => label).increment(1);
         match outcome {
             // The client was let in here: what the owner refuses is this node, or the owner has just lost its role.
             Ok(response)

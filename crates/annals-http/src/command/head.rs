@@ -199,6 +199,9 @@ pub(crate) fn write(head: &CommandHead) -> Vec<(HeaderName, HeaderValue)> {
     if let Some(traceparent) = head.traceparent {
         headers.push((crate::reply::TRACEPARENT, traceparent.to_string()));
     }
+    if let Some(causation) = &head.causation {
+        headers.push((CAUSATION, causation.clone()));
+    }
     if let Some(metadata) = &head.metadata {
         headers.push((ANNALS_METADATA, metadata.get().to_owned()));
     }

@@ -51,7 +51,10 @@ pub(super) fn add(document: &mut Document) {
         let mut responses = refer(&FAILURES);
         let found = json!({
             "description": doc,
-            "headers": {"Correlation-Id": of("headers", "CorrelationId")},
+            "headers": {
+                "Correlation-Id": of("headers", "CorrelationId"),
+                "Preference-Applied": of("headers", "PreferenceApplied"),
+            },
             "content": {"application/json": {"schema": schema}},
         });
         responses.insert("200".to_owned(), found);

@@ -26,6 +26,7 @@ async fn each_route_asks_what_it_says() {
             (200, json!({"data": [1]})),
             "{target}"
         );
+        assert_eq!(got.header("preference-applied"), "wait=1");
         let (question, after, wait) = bank.ports.questions.lock().unwrap().pop().unwrap();
         assert_eq!((after.len(), wait.as_secs()), (1, 1));
         question

@@ -182,3 +182,23 @@ async fn a_token_that_expires_meanwhile_ends_what_comes_after() {
     assert_eq!(got[0]["status"], 201);
     assert_eq!(got[199]["problem"]["code"], "unauthenticated");
 }
+
+#[tokio::test]
+async fn a_panic_is_one_lines_answer() {
+    let bank = Bank::new();
+    let mut count = 0;
+    bank.answers(move |request| {
+        count += 1;
+        if count == 1 {
+            panic!("secret");
+        }
+        Ok(committed(request, 1))
+    });
+    let line = |stamp: &str| {
+        format!(r#"{{"resource":"coins","key":"{stamp}","command":"mint","idempotency_key":"k"}}"#)
+    };
+    // The panic poisons the fake's lock, so that the second line panics too: both are told.
+    let got = batch(&bank, [line("a"), line("b")].join("\n")).await;
+    assert_eq!((&got[0]["problem"]["code"], got.len()), (&json!("internal"), 2));
+    assert!(!got[0].to_string().contains("secret"));
+}

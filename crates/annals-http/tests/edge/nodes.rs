@@ -1,11 +1,18 @@
 //! Nodes among themselves: forwarding once, the internal listener, process managers.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use annals_command::SendError;
+use annals_http::edge::Node;
 use annals_http::ports::PeerError;
+use annals_http::process::ProcessCommands;
 use annals_http::{Listener, Place};
+use annals_process::{CommandSender, Outgoing, Sent};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::harness::{Ask, Bank, ID};
 
@@ -194,4 +201,115 @@ async fn process_managers_come_in_by_the_internal_listener_only() {
     .await;
     let sent = bank.ports.commands.lock().unwrap().pop().unwrap();
     assert_eq!((&*sent.caller.sub, sent.causation), ("ada", None));
+}
+
+fn outgoing() -> Outgoing {
+    Outgoing {
+        process: "checkout".to_owned(),
+        resource: "accounts".to_owned(),
+        key: ID.to_owned(),
+        command: "deposit".to_owned(),
+        data: RawValue::from_string(r#"{"amount":5}"#.to_owned()).unwrap(),
+        idempotency_key: "checkout:1".to_owned(),
+        causation: Some("3:7".to_owned()),
+        deadline: Duration::from_secs(5),
+    }
+}
+
+fn way(bank: &Bank) -> ProcessCommands {
+    let node = Node {
+        id: "n1".into(),
+        key: bank.node_key.clone(),
+        peers: bank.ports.clone(),
+    };
+    ProcessCommands::new(bank.edge.clone(), node, Arc::new(|| Some(OWNER.to_owned())))
+}
+
+#[tokio::test]
+async fn a_process_managers_command_is_judged_here_and_sent_on_once() {
+    let bank = Bank::new();
+    assert_eq!(way(&bank).send(outgoing()).await, Sent::OnRecord);
+    let sent = bank.ports.commands.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (&*sent.caller.sub, sent.causation.as_deref()),
+        ("process:checkout", Some("3:7"))
+    );
+
+    *bank.ports.place.lock().unwrap() = Place::At(OWNER.to_owned());
+    *bank.ports.calling.lock().unwrap() = Box::new(|_, _| Ok(answered(200, "{}")));
+    assert_eq!(way(&bank).send(outgoing()).await, Sent::OnRecord);
+    let (url, request) = bank.ports.calls.lock().unwrap().pop().unwrap();
+    let header = |name: &str| request.headers()[name].to_str().unwrap();
+    let node = bank.node_key.verify(header("annals-node-token")).unwrap();
+    assert_eq!(
+        (url.as_str(), &*node.process.unwrap().sub),
+        (OWNER, "process:checkout")
+    );
+    assert_eq!(
+        (header("annals-causation"), header("annals-forwarded")),
+        ("3:7", "1")
+    );
+
+    let mut again = Ask::new(Method::POST, request.uri().path()).body(request.body().clone());
+    for name in [
+        "content-type",
+        "idempotency-key",
+        "annals-node-token",
+        "annals-causation",
+        "annals-forwarded",
+    ] {
+        again = again.with(name, header(name));
+    }
+    assert_eq!(
+        bank.get_from(Listener::Internal, again).await.problem().1,
+        "shard-unavailable"
+    );
+}
+
+#[tokio::test]
+async fn what_came_of_a_process_managers_command_is_told_by_its_answer() {
+    let bank = Bank::new();
+    let later = |s| Sent::Later {
+        after: Some(Duration::from_secs(s)),
+    };
+    let cases = [
+        (SendError::Overloaded, later(1)),
+        (SendError::ShardHalted, later(60)),
+        (SendError::OutcomeUnknown, Sent::Unknown),
+        (SendError::Internal, Sent::Unknown),
+    ];
+    for (error, expected) in cases {
+        bank.answers(move |_| Err(error.clone()));
+        assert_eq!(way(&bank).send(outgoing()).await, expected);
+    }
+    let never = async |command: Outgoing, code: &str| match way(&bank).send(command).await {
+        Sent::Never { why } => assert!(why.starts_with(code), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    let data = RawValue::from_string("{}".to_owned()).unwrap();
+    never(Outgoing { data, ..outgoing() }, "invalid").await;
+    never(
+        Outgoing {
+            command: "close".to_owned(),
+            ..outgoing()
+        },
+        "forbidden",
+    )
+    .await;
+    never(
+        Outgoing {
+            key: "no uuid".to_owned(),
+            ..outgoing()
+        },
+        "its resource",
+    )
+    .await;
+
+    let elsewhere = Bank::with(|parts| parts.commands = None);
+    assert_eq!(
+        way(&elsewhere).send(outgoing()).await,
+        Sent::Later { after: None }
+    );
+    *elsewhere.ports.calling.lock().unwrap() = Box::new(|_, _| Err(PeerError::Unknown));
+    assert_eq!(way(&elsewhere).send(outgoing()).await, Sent::Unknown);
 }

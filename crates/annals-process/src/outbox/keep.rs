@@ -34,16 +34,20 @@ async fn keep_instances(
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO annals.process_instance AS i (process, instance, state, step, stuck)
-         SELECT $1, n.* FROM UNNEST($2::text[], $3::bytea[], $4::text[], $5::text[]) AS n(instance, state, step, stuck)
+        "INSERT INTO annals.process_instance AS i (process, instance, state, step, stuck, last_seq, timers_set)
+         SELECT $1, n.* FROM UNNEST($2::text[], $3::bytea[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
+                             AS n(instance, state, step, stuck, last_seq, timers_set)
          ON CONFLICT (process, instance) DO UPDATE
-         SET state = EXCLUDED.state, step = EXCLUDED.step, stuck = EXCLUDED.stuck, updated_at = now()",
+         SET state = EXCLUDED.state, step = EXCLUDED.step, stuck = EXCLUDED.stuck, updated_at = now(),
+             last_seq = EXCLUDED.last_seq, timers_set = EXCLUDED.timers_set",
     )
     .bind(process)
     .bind(kept.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
     .bind(kept.iter().map(|(_, i)| i.state.as_deref()).collect::<Vec<_>>())
     .bind(kept.iter().map(|(_, i)| i.step.as_str()).collect::<Vec<_>>())
     .bind(kept.iter().map(|(_, i)| i.stuck.as_deref()).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, i)| i.last_seq).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, i)| i.timers_set).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

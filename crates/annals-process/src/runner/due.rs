@@ -2,20 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use annals_log::LogError;
 use annals_record::{Shard, StreamId};
 
 use super::{Intake, ROUND, Round, RunnerError};
 use crate::metrics;
-use crate::outbox::{self, DueTimer};
+use crate::outbox::{self, DueTimer, Late};
 use crate::react::{Cause, Stimulus};
+
+/// Rows that are deleted at once, at most.
+const FORGET: i64 = 10_000;
+
+/// The shards of late commands, and where those end that were asked.
+#[derive(Default)]
+struct Ends {
+    shards: Vec<Shard>,
+    ends: BTreeMap<Shard, Option<BTreeMap<u32, u64>>>,
+}
+
+impl Ends {
+    fn of(&self, shard: Shard) -> Option<BTreeMap<u32, u64>> {
+        self.ends.get(&shard).cloned().flatten()
+    }
+}
 
 impl Round<'_> {
     pub(super) async fn tick(&mut self) -> Result<(), RunnerError> {
-        let due = outbox::due_effects(&self.runner.pool, self.process(), ROUND).await?;
+        self.sender.reap();
+        let under_way = self.sender.performing();
+        let due = outbox::due_effects(&self.runner.pool, self.process(), under_way, ROUND).await?;
         self.sender.perform(due);
         self.timers().await?;
         self.late_commands().await
+    }
+
+    /// Deletes rows of the outbox that have been over for long.
+    pub(super) async fn forget(&mut self) -> Result<(), RunnerError> {
+        let age = self.runner.settings.keep_done;
+        outbox::forget(&self.runner.pool, self.process(), age, FORGET).await?;
+        Ok(())
     }
 
     /// A timer fires once every shard has been read up to the end that it had when the timer fell due.
@@ -26,8 +50,10 @@ impl Round<'_> {
             .filter(|timer| timer.waits.is_none())
             .map(|due| &due.timer)
             .collect();
-        if !new.is_empty() {
-            let ends = self.ends(self.runner.shards.shards()).await?;
+        // A shard whose end cannot be learnt is waited for.
+        if !new.is_empty()
+            && let Some(ends) = self.ends(self.runner.shards.shards()).await
+        {
             outbox::timers_wait(&self.runner.pool, self.process(), &new, &ends).await?;
         }
         let ready: Vec<DueTimer> = due
@@ -39,61 +65,83 @@ impl Round<'_> {
         }
         let mut intake = Intake::default();
         for DueTimer { timer, .. } in ready {
-            if let Some(input) = self.runner.process.of_timer(&timer.name, &timer.instance) {
-                let cause = Cause::Timer {
-                    name: timer.name.clone(),
-                    due_ms: timer.due.timestamp_millis(),
-                    n: timer.n,
-                };
-                intake.stimuli.push(Stimulus {
-                    instance: timer.instance.clone(),
-                    input,
-                    time: timer.due,
-                    cause,
-                });
-            } else {
-                tracing::error!(process = self.process(), timer = %timer.name, "a timer that the process does not know is dropped");
+            let input = self.runner.process.of_timer(&timer.name, &timer.instance);
+            if input.is_none() {
+                tracing::error!(process = self.process(), timer = %timer.name, "the process does not know this timer");
             }
-            intake.fired.push((timer.instance, timer.name));
+            let cause = Cause::Timer {
+                name: timer.name,
+                due_ms: timer.due.timestamp_millis(),
+                n: timer.n,
+            };
+            intake.stimuli.push(Stimulus {
+                instance: timer.instance,
+                input,
+                time: timer.due,
+                cause,
+            });
         }
-        metrics::timers(self.process(), intake.fired.len());
+        metrics::timers(self.process(), intake.stimuli.len());
         let transaction = self.runner.pool.begin().await?;
         self.keep(transaction, intake, Vec::new()).await
     }
 
     /// A command that was not answered by its deadline is sent again only after its shard was read to the end.
     async fn late_commands(&mut self) -> Result<(), RunnerError> {
-        let late = outbox::late(&self.runner.pool, self.process(), ROUND).await?;
-        let mut again = Vec::new();
-        let mut wait = Vec::new();
-        for late in &late {
-            match &late.until {
-                Some(ends) if self.has_read(ends) => again.push(&late.row),
-                Some(_) => {}
-                None => {
-                    let stream = StreamId::try_from(late.row.stream.as_str());
-                    let stream = stream.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-                    let shard = self.runner.shards.shard_of(&stream);
-                    wait.push((&late.row, self.ends(std::iter::once(shard)).await?));
-                }
+        let (pool, process) = (self.runner.pool.clone(), self.process());
+        let late = outbox::late(&pool, process, ROUND).await?;
+        let ends = self.ends_of(&late).await?;
+        let (mut again, mut waiting) = (Vec::new(), Vec::new());
+        for (Late { row, until }, shard) in late.iter().zip(&ends.shards) {
+            match until {
+                // Its task may be waiting for a shard that is away, or for its turn.
+                _ if self.sender.is_sending(row) => waiting.push((row, None)),
+                Some(until) if self.has_read(until) => again.push(row),
+                Some(_) => waiting.push((row, None)),
+                None => waiting.push((row, ends.of(*shard))),
             }
         }
-        outbox::wait_for(&self.runner.pool, self.process(), &wait).await?;
+        let (pause, deadline) = (self.runner.settings.tick, self.runner.settings.send_deadline());
+        outbox::look_later(&pool, process, &waiting, pause).await?;
         if !again.is_empty() {
-            let deadline = self.send_deadline();
-            let rows = outbox::send_again(&self.runner.pool, self.process(), &again, deadline).await?;
-            metrics::sent_again(self.process(), rows.len());
+            let rows = outbox::send_again(&pool, process, &again, deadline).await?;
+            metrics::sent_again(process, rows.len());
             self.sender.send(rows);
         }
         Ok(())
     }
 
-    async fn ends(&self, shards: impl Iterator<Item = Shard>) -> Result<BTreeMap<u32, u64>, LogError> {
-        let mut ends = BTreeMap::new();
-        for shard in shards.filter(|shard| !self.halted.contains(shard)) {
-            ends.insert(shard.get(), self.runner.log.end(shard).await?.get());
+    /// The shard of each late command, and the ends of those of which none has been noted yet.
+    async fn ends_of(&self, late: &[Late]) -> Result<Ends, RunnerError> {
+        let mut ends = Ends::default();
+        for Late { row, until } in late {
+            let stream = StreamId::try_from(row.stream.as_str());
+            let stream = stream.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+            let shard = self.runner.shards.shard_of(&stream);
+            ends.shards.push(shard);
+            if until.is_none() && !ends.ends.contains_key(&shard) {
+                let end = self.ends(std::iter::once(shard)).await;
+                ends.ends.insert(shard, end);
+            }
         }
         Ok(ends)
+    }
+
+    /// Where these shards end now; those that halted are left out. `None` if one of them does not say.
+    async fn ends(&self, shards: impl Iterator<Item = Shard>) -> Option<BTreeMap<u32, u64>> {
+        let mut ends = BTreeMap::new();
+        for shard in shards.filter(|shard| !self.halted.contains(shard)) {
+            match self.runner.log.end(shard).await {
+                Ok(end) => {
+                    ends.insert(shard.get(), end.get());
+                }
+                Err(error) => {
+                    tracing::warn!(process = self.process(), %shard, %error, "where a shard ends is not known");
+                    return None;
+                }
+            }
+        }
+        Some(ends)
     }
 
     fn has_read(&self, ends: &BTreeMap<u32, u64>) -> bool {

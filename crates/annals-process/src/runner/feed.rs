@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_log::{Batch, Checkpoint, ReaderError, ShardReader};
+use annals_log::{Batch, Checkpoint, LogError, ReaderError, ShardReader};
 use annals_record::fold::Head;
 use annals_record::{Offset, Shard};
 use tokio::sync::mpsc;
@@ -26,8 +26,10 @@ pub(super) enum Fed {
 pub(super) struct Feed {
     pub(super) receiver: mpsc::Receiver<Fed>,
     positions: BTreeMap<Shard, Offset>,
-    /// Ends with this.
-    _readers: JoinSet<()>,
+    /// End with this.
+    readers: JoinSet<()>,
+    /// Keeps the channel open when every reader has halted: time goes on.
+    _open: FeedSender,
 }
 
 impl Feed {
@@ -47,7 +49,14 @@ impl Feed {
             let (mut settings, feed) = (runner.reader, feed.clone());
             settings.limits.records = settings.limits.records.min(runner.settings.batch);
             readers.spawn(async move {
-                let opened = ShardReader::open(log, catalog, shard, at, settings).await;
+                let opened = loop {
+                    let opened =
+                        ShardReader::open(Arc::clone(&log), catalog.clone(), shard, at.clone(), settings);
+                    match opened.await {
+                        Err(ReaderError::Log(error)) => pause(shard, &error).await,
+                        opened => break opened,
+                    }
+                };
                 let ended = match opened {
                     Ok(reader) => read(reader, &feed).await,
                     Err(error) => Some(error),
@@ -60,8 +69,21 @@ impl Feed {
         Ok(Self {
             receiver,
             positions,
-            _readers: readers,
+            readers,
+            _open: feed,
         })
+    }
+
+    /// Takes note of readers that have ended; each has said why.
+    ///
+    /// # Panics
+    /// With the panic of a reader: its shard would otherwise stand still unseen.
+    pub(super) fn reap(&mut self) {
+        while let Some(ended) = self.readers.try_join_next() {
+            if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+                std::panic::resume_unwind(panic);
+            }
+        }
     }
 
     /// Where each shard is.
@@ -77,10 +99,14 @@ async fn read(mut reader: ShardReader, feed: &FeedSender) -> Option<ReaderError>
             Ok(Some(batch)) => feed.send(Fed::Batch(Box::new(batch))).await.ok()?,
             Ok(None) => {}
             Err(ReaderError::Log(error)) => {
-                tracing::warn!(shard = %reader.shard(), %error, "a process's reader tries again");
-                tokio::time::sleep(RETRY).await;
+                pause(reader.shard(), &error).await;
             }
             Err(error) => return Some(error),
         }
     }
+}
+
+async fn pause(shard: Shard, error: &LogError) {
+    tracing::warn!(%shard, %error, "a process's reader tries again");
+    tokio::time::sleep(RETRY).await;
 }

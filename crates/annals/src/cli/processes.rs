@@ -11,7 +11,11 @@ use crate::node::databases::Databases;
 
 pub(crate) async fn run(settings: &Settings, what: &Processes, output: Output) -> anyhow::Result<Answer> {
     let databases = Databases::new(settings.database.clone(), false);
-    let admin = Admin::new(databases.pool(DatabaseRole::Process, "processes", 2, None).await?);
+    let admin = Admin::new(
+        databases
+            .pool(DatabaseRole::Process, "processes", 2, None)
+            .await?,
+    );
     match what {
         Processes::List => list(&admin, output).await,
         Processes::Show { process, instance } => match admin.show(process, instance).await? {
@@ -37,7 +41,9 @@ pub(crate) async fn run(settings: &Settings, what: &Processes, output: Output) -
 }
 
 fn none(process: &str, instance: &str) -> anyhow::Result<Answer> {
-    eprintln!("process `{process}` has no instance `{instance}` of that kind; `processes list` lists those that are stuck");
+    eprintln!(
+        "process `{process}` has no instance `{instance}` of that kind; `processes list` lists those that are stuck"
+    );
     Ok(Answer::No)
 }
 
@@ -48,7 +54,10 @@ async fn list(admin: &Admin, output: Output) -> anyhow::Result<Answer> {
         return Ok(Answer::Done);
     }
     let rows = processes.iter().flat_map(|process| {
-        let steps = process.steps.iter().map(|(step, count)| format!("{step}: {count}"));
+        let steps = process
+            .steps
+            .iter()
+            .map(|(step, count)| format!("{step}: {count}"));
         let first = [
             process.process.clone(),
             steps.collect::<Vec<_>>().join(", "),
@@ -56,8 +65,17 @@ async fn list(admin: &Admin, output: Output) -> anyhow::Result<Answer> {
             process.open_effects.to_string(),
         ];
         let stuck = process.stuck.iter().map(|instance| {
-            let why = instance.stuck.clone().or_else(|| instance.error.clone()).unwrap_or_default();
-            [format!("  {}", instance.instance), format!("stuck at {}: {why}", instance.step), String::new(), String::new()]
+            let why = instance
+                .stuck
+                .clone()
+                .or_else(|| instance.error.clone())
+                .unwrap_or_default();
+            [
+                format!("  {}", instance.instance),
+                format!("stuck at {}: {why}", instance.step),
+                String::new(),
+                String::new(),
+            ]
         });
         std::iter::once(first).chain(stuck).collect::<Vec<_>>()
     });

@@ -19,6 +19,8 @@ pub struct Context {
     pub(crate) app: Arc<App>,
     /// Options of every command.
     pub common: Common,
+    /// Whether `dev` runs it, in its own process.
+    pub in_dev: bool,
 }
 
 impl std::fmt::Debug for Context {

@@ -71,6 +71,14 @@ pub(crate) fn line(item: &Value) -> String {
         Value::Null => String::new(),
         other => other.to_string(),
     };
+    if item["stream"].is_null() {
+        return format!(
+            "{}  {:>8}  {}",
+            text(&item["time"]),
+            text(&item["position"]),
+            text(&item["kind"])
+        );
+    }
     let command = &item["command"];
     let command = command.get("name").map_or_else(|| text(command), text);
     let events = item["events"].as_array().map(|events| {

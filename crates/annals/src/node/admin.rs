@@ -30,7 +30,12 @@ impl NodeAdmin {
             false => parts.roles[0].database(),
         };
         let processes = match parts.has(Role::Process) {
-            true => Some(parts.databases.pool(DatabaseRole::Process, "admin", 1, None).await?),
+            true => Some(
+                parts
+                    .databases
+                    .pool(DatabaseRole::Process, "admin", 1, None)
+                    .await?,
+            ),
             false => None,
         };
         Ok(Self {
@@ -77,7 +82,10 @@ impl Admin for NodeAdmin {
 
     fn processes(&self) -> BoxFuture<'_, Result<Vec<Value>, AdminError>> {
         Box::pin(async {
-            let found = annals_process::Admin::new(self.pool.clone()).list().await.map_err(failed)?;
+            let found = annals_process::Admin::new(self.pool.clone())
+                .list()
+                .await
+                .map_err(failed)?;
             let with_name = |status: &annals_process::ProcessStatus| {
                 let mut value = serde_json::to_value(status).map_err(failed)?;
                 value["name"] = Value::String(status.process.clone());
@@ -91,9 +99,16 @@ impl Admin for NodeAdmin {
         Box::pin(async move {
             let Some(pool) = &self.processes else {
                 let text = "this node has not the role `process`: ask one that has".to_owned();
-                return Err(AdminError::Refused { code: "other_node".to_owned(), text });
+                return Err(AdminError::Refused {
+                    code: "other_node".to_owned(),
+                    text,
+                });
             };
-            match annals_process::Admin::new(pool.clone()).resume(name, instance).await.map_err(failed)? {
+            match annals_process::Admin::new(pool.clone())
+                .resume(name, instance)
+                .await
+                .map_err(failed)?
+            {
                 true => Ok(()),
                 false => Err(AdminError::NotFound),
             }

@@ -11,7 +11,10 @@ use crate::node::tasks::{Phase, Tasks};
 
 /// Starts it.
 pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Arc<Audit>> {
-    let pool = parts.databases.pool(DatabaseRole::Audit, "audit", 8, None).await?;
+    let pool = parts
+        .databases
+        .pool(DatabaseRole::Audit, "audit", 8, None)
+        .await?;
     let indexer = AuditIndexer {
         log: Arc::clone(&parts.log.log),
         catalog: parts.catalog.clone(),
@@ -27,5 +30,11 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Ar
     };
     let (app, shards) = (parts.catalog.app().clone(), parts.log.shards);
     let journal = PgStreamStore::new(pool.clone(), app, shards, head);
-    Ok(Arc::new(Audit::new(pool, journal, parts.catalog.clone(), shards, parts.log.generation)))
+    Ok(Arc::new(Audit::new(
+        pool,
+        journal,
+        parts.catalog.clone(),
+        shards,
+        parts.log.generation,
+    )))
 }

@@ -127,9 +127,18 @@ pub(crate) async fn start(
         security: Arc::new(SecurityLog::new(parts.ambient.clone())),
         ambient: parts.ambient.clone(),
         commands: engine,
-        definitions: parts.projections.iter().flat_map(|manifest| definitions(manifest)).map(Arc::new).collect(),
-        reads: served.reads.map(|queries| -> Arc<dyn annals_http::Reads> { queries }),
-        audits: served.audits.map(|audit| -> Arc<dyn annals_http::ports::Audits> { audit }),
+        definitions: parts
+            .projections
+            .iter()
+            .flat_map(|manifest| definitions(manifest))
+            .map(Arc::new)
+            .collect(),
+        reads: served
+            .reads
+            .map(|queries| -> Arc<dyn annals_http::Reads> { queries }),
+        audits: served
+            .audits
+            .map(|audit| -> Arc<dyn annals_http::ports::Audits> { audit }),
         node: Some(Node {
             id: parts.id.as_str().into(),
             key: Arc::clone(&parts.keys.node),

@@ -137,13 +137,32 @@ pub(crate) async fn create(
     }
     if kind == LogKind::Kafka {
         match KafkaLog::create(&kafka(settings)?, app, shards, replication).await {
-            // A creation that was cut short goes on; what the topic is like is checked when it is opened.
-            Ok(()) | Err(KafkaError::Exists { .. }) => {}
+            Ok(()) => {}
+            // A creation that was cut short goes on.
+            Err(KafkaError::Exists { .. }) => be_empty(app, settings, shards).await?,
             Err(error) => return Err(error.into()),
         }
     }
     wanted.create(&pool).await?;
     Ok(wanted)
+}
+
+/// A topic with records belongs to another database, whose keys of data subjects it needs.
+async fn be_empty(app: &AppName, settings: &Settings, shards: ShardCount) -> anyhow::Result<()> {
+    let log = KafkaLog::open(kafka(settings)?, app.clone(), shards, Generation::FIRST).await?;
+    for shard in shards.shards() {
+        let end = log.end(shard).await?;
+        if end.get() > 0 {
+            return Err(ConfigError(format!(
+                "topic {} holds records already, and this database knows no log: take the database that belongs to it, \
+                 or another log.topic",
+                log.topic()
+            ))
+            .into());
+        }
+    }
+    log.close().await;
+    Ok(())
 }
 
 fn other_log(found: &LogIdentity, wanted: &LogIdentity) -> ConfigError {

@@ -43,13 +43,23 @@ pub(crate) async fn start(app: &App, parts: &Parts, tasks: &mut Tasks) -> anyhow
         deadline: Duration::from_millis(parts.settings.command.deadline_ms),
         ..ProcessSettings::default()
     };
-    let pool = parts.databases.pool(DatabaseRole::Process, "process", 8, None).await?;
+    let pool = parts
+        .databases
+        .pool(DatabaseRole::Process, "process", 8, None)
+        .await?;
     let leases = parts.leases(pool.clone());
     let owners = Owners::default();
-    owners.read(leases.as_ref()).await.context("the owners of the shards")?;
+    owners
+        .read(leases.as_ref())
+        .await
+        .context("the owners of the shards")?;
     let stop = tasks.token(Phase::Work);
-    tasks.spawn(Phase::Work, "owners", owners.clone().follow(Arc::clone(&leases), stop));
-    let sender = Arc::new(Sender {
+    tasks.spawn(
+        Phase::Work,
+        "owners",
+        owners.clone().follow(Arc::clone(&leases), stop),
+    );
+    let sender: Arc<dyn CommandSender> = Arc::new(Sender {
         catalog: parts.catalog.clone(),
         shards: parts.log.shards,
         owners,
@@ -63,7 +73,7 @@ pub(crate) async fn start(app: &App, parts: &Parts, tasks: &mut Tasks) -> anyhow
         let runner = ProcessRunner {
             process,
             effects: effects.clone(),
-            sender: Arc::clone(&sender) as Arc<dyn CommandSender>,
+            sender: Arc::clone(&sender),
             log: Arc::clone(&parts.log.log),
             catalog: parts.catalog.clone(),
             pool: pool.clone(),
@@ -104,7 +114,11 @@ impl Owners {
     }
 
     fn of(&self, shard: u32) -> Option<String> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&shard)
+            .cloned()
     }
 }
 
@@ -123,14 +137,17 @@ impl Sender {
     fn owner(&self, command: &Outgoing) -> Result<Option<String>, Sent> {
         let never = |why: String| Sent::Never { why };
         let aggregate = self.catalog.resource(&command.resource);
-        let aggregate = aggregate.ok_or_else(|| never(format!("there is no resource `{}`", command.resource)))?;
+        let aggregate =
+            aggregate.ok_or_else(|| never(format!("there is no resource `{}`", command.resource)))?;
         let key = Key::try_from(command.key.as_str()).map_err(|error| never(error.to_string()))?;
         let stream = StreamId::new(aggregate.category(), &key);
         Ok(self.owners.of(self.shards.shard_of(&stream).get()))
     }
 
     fn request(&self, command: &Outgoing) -> Result<Request<Bytes>, Sent> {
-        let never = |what: &str| Sent::Never { why: format!("{what} is not fit for HTTP") };
+        let never = |what: &str| Sent::Never {
+            why: format!("{what} is not fit for HTTP"),
+        };
         let target = format!("/v1/{}/{}/{}", command.resource, command.key, command.command);
         let mut request = Request::new(Bytes::from(command.data.get().to_owned()));
         *request.method_mut() = http::Method::POST;
@@ -139,7 +156,10 @@ impl Sender {
         let headers = request.headers_mut();
         let value = |what, text: &str| HeaderValue::from_str(text).map_err(|_| never(what));
         headers.insert(NODE_TOKEN, value("the token", &token)?);
-        headers.insert(IDEMPOTENCY_KEY, value("the idempotency key", &command.idempotency_key)?);
+        headers.insert(
+            IDEMPOTENCY_KEY,
+            value("the idempotency key", &command.idempotency_key)?,
+        );
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(causation) = &command.causation {
             headers.insert(CAUSATION, value("the causation", causation)?);
@@ -151,15 +171,23 @@ impl Sender {
 #[async_trait]
 impl CommandSender for Sender {
     async fn send(&self, command: Outgoing) -> Sent {
-        let prepared = self.owner(&command).and_then(|owner| Ok((owner, self.request(&command)?)));
+        let prepared = self
+            .owner(&command)
+            .and_then(|owner| Ok((owner, self.request(&command)?)));
         let (owner, request) = match prepared {
             Ok((Some(owner), request)) => (owner, request),
-            Ok((None, _)) => return Sent::Later { after: Some(OWNERS_EVERY) },
+            Ok((None, _)) => {
+                return Sent::Later {
+                    after: Some(OWNERS_EVERY),
+                };
+            }
             Err(never) => return never,
         };
         match self.peers.call(&owner, request).await {
             Ok(response) => sent(&response),
-            Err(error) if error.is_not_sent() => Sent::Later { after: Some(OWNERS_EVERY) },
+            Err(error) if error.is_not_sent() => Sent::Later {
+                after: Some(OWNERS_EVERY),
+            },
             Err(error) => {
                 tracing::debug!(%error, owner, "no answer to a process's command");
                 Sent::Unknown
@@ -175,10 +203,17 @@ fn sent(response: &Response<Bytes>) -> Sent {
         200..=299 | 409 | 412 => Sent::OnRecord,
         // 401 and 421: the other node has another key or lost its role, for now.
         401 | 421 | 429 | 503 => {
-            let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            Sent::Later { after: after.map(Duration::from_secs) }
+            let after = response
+                .headers()
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
+            Sent::Later {
+                after: after.map(Duration::from_secs),
+            }
         }
-        400..=499 => Sent::Never { why: why(status, response.body()) },
+        400..=499 => Sent::Never {
+            why: why(status, response.body()),
+        },
         _ => Sent::Unknown,
     }
 }
@@ -198,7 +233,9 @@ mod tests {
         let body = Bytes::from_static(b"{\"code\":\"invalid\",\"detail\":\"no\"}");
         let mut response = Response::builder().status(status).body(body).unwrap();
         if let Some(seconds) = retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         sent(&response)
     }
@@ -208,12 +245,22 @@ mod tests {
         for status in [200, 201, 409, 412] {
             assert_eq!(answer(status, None), Sent::OnRecord, "{status}");
         }
-        assert_eq!(answer(503, Some("2")), Sent::Later { after: Some(Duration::from_secs(2)) });
+        assert_eq!(
+            answer(503, Some("2")),
+            Sent::Later {
+                after: Some(Duration::from_secs(2))
+            }
+        );
         assert_eq!(answer(429, None), Sent::Later { after: None });
         assert_eq!(answer(504, None), Sent::Unknown);
         assert_eq!(answer(500, None), Sent::Unknown);
         for status in [403, 404, 413, 422] {
-            assert_eq!(answer(status, None), Sent::Never { why: format!("{status} invalid: no") });
+            assert_eq!(
+                answer(status, None),
+                Sent::Never {
+                    why: format!("{status} invalid: no")
+                }
+            );
         }
     }
 }
