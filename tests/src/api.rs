@@ -100,8 +100,15 @@ impl Api {
         }
     }
 
+    /// The last offset of a shard that the read model behind a row has folded.
+    async fn folded(&self, path: &str, shard: u32) -> u64 {
+        let resource: Vec<_> = path.split(['/', '?']).take(3).collect();
+        let list = self.get(&format!("{}?limit=1", resource.join("/"))).await;
+        list.is(200).position_in(shard).unwrap_or(0)
+    }
+
     /// Reads again and again until `done`, each time waiting for the next record of the shard of `stream` to be
-    /// folded: no pauses, no missed moment. The path is one that answers 200 all along.
+    /// folded: no pauses, no missed moment. A row may still be missing.
     ///
     /// # Panics
     /// If it does not come true in time.
@@ -111,22 +118,26 @@ impl Api {
         let mut after: Option<String> = None;
         let mut last = String::new();
         while Instant::now() < until {
+            let seen = match &after {
+                Some(_) => None,
+                // Read before the row: whatever is missing there comes behind it.
+                None => Some(self.folded(path, shard).await),
+            };
             let mut call = self.call("GET", path).header("prefer", "wait=5");
             if let Some(after) = &after {
                 call = call.header("annals-after", after);
             }
             let answer = call.send().await;
-            if answer.status == 503 {
-                continue;
+            last = answer.text();
+            match answer.status {
+                503 => continue,
+                404 => after = seen.map(|seen| format!("{shard}:{}", seen + 1)),
+                _ if done(&answer.is(200).json()) => return answer,
+                _ => {
+                    let next = answer.position_in(shard).map_or(0, |offset| offset + 1);
+                    after = Some(format!("{shard}:{next}"));
+                }
             }
-            answer.is(200);
-            let body = answer.json();
-            if done(&body) {
-                return answer;
-            }
-            let next = answer.position_in(shard).map_or(0, |offset| offset + 1);
-            after = Some(format!("{shard}:{next}"));
-            last = body.to_string();
         }
         panic!("{path}: not within {PATIENCE:?}; last seen: {last}");
     }

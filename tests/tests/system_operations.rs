@@ -79,6 +79,12 @@ async fn administration_is_for_operators() {
             .await
             .problem(403, "forbidden");
     }
+    let shop = Shop::of(&server);
+    let (sku, customer) = (shop.product(500, 5).await, shop.customer().await);
+    let placed = shop
+        .place(&customer, "2009-01-02", "tok_ok", &[(&sku, 1, 500)])
+        .await;
+    shop.order_is(&placed.order, "confirmed").await;
     let operator = server.operations(Some("operator"));
     let projections = operator.get("/admin/projections").await.data();
     let names: BTreeSet<_> = projections
@@ -256,6 +262,15 @@ async fn the_openapi_document_is_one_of_3_1_and_describes_what_is_served() {
     }
 }
 
+/// A reference in a page at `path`; RFC 3986, section 5.2, as far as a page of our own goes.
+fn resolved(path: &str, reference: &str) -> String {
+    if reference.starts_with('/') {
+        return reference.to_owned();
+    }
+    let base = path.rsplit_once('/').map_or("", |(base, _)| base);
+    format!("{base}/{}", reference.trim_start_matches("./"))
+}
+
 #[tokio::test]
 async fn the_docs_load_without_any_other_address() {
     let Some(server) = SERVER.get() else { return };
@@ -263,22 +278,18 @@ async fn the_docs_load_without_any_other_address() {
     let mut path = "/docs".to_owned();
     let mut page = nobody.get(&path).await;
     while let (301..=308, Some(location)) = (page.status, page.header("location")) {
-        path = location.to_owned();
+        path = resolved(&path, location);
         page = nobody.get(&path).await;
     }
     page.is(200);
     let html = page.text();
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
-    let base = path.rsplit_once('/').map_or("", |(base, _)| base);
     let mut loaded = 0;
     for attribute in ["src=\"", "href=\""] {
         for part in html.split(attribute).skip(1) {
             let target = part.split('"').next().unwrap();
             assert!(!target.contains("//"), "an outside address: {target}");
-            let target = match target.strip_prefix('/') {
-                Some(_) => target.to_owned(),
-                None => format!("{base}/{}", target.trim_start_matches("./")),
-            };
+            let target = resolved(&path, target);
             let asset = nobody.get(&target).await;
             asset.is(200);
             loaded += 1;

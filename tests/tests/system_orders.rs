@@ -134,7 +134,7 @@ async fn an_order_is_placed_confirmed_shipped_delivered_captured_and_returned() 
         .post(&refund, &json!({"amount": usd(2001)}))
         .await
         .rejection("exceeds_captured");
-    assert_eq!(detail["captured"], 2140);
+    assert_eq!(detail["captured"], usd(2140));
     shop.done(&refund, &json!({"amount": usd(2000)})).await;
     assert_eq!(shop.payment_is(&placed, "refunded").await["refunded"], 2140);
 }

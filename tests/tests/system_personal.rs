@@ -10,7 +10,7 @@ async fn a_name_an_email_and_an_address_are_nowhere_in_the_log_in_snapshots_or_i
     let Some(home) = Home::with_database() else { return };
     home.set("ANNALS__COMMAND__SNAPSHOT_EVERY", "2");
     home.set("ANNALS__TELEMETRY__ACCESS_LOG", "true");
-    home.set("RUST_LOG", "debug");
+    home.set("ANNALS_LOG", "debug");
     let server = home.dev();
     let shop = Shop::of(&server);
     let customer = uuid();

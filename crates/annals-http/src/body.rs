@@ -11,13 +11,39 @@ use hyper::body::Body as _;
 
 use crate::problem::{Code, Problem};
 
+/// Of a body that nobody wants, so much is read all the same, and for so long.
+const DISCARDED_BYTES: usize = 4 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// Reads what is left of a body whose answer is known. A connection that is closed while its client still writes
+/// is reset, and the answer is lost on the way; so a refusal waits for the end of what it refuses, within bounds.
+///
+/// **Source:** RFC 9112, section 9.6.
+pub(crate) async fn discard(headers: &HeaderMap, body: &mut Body) {
+    // Who asks before sending has sent nothing.
+    if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DISCARDED_BYTES {
+                return;
+            }
+        }
+    };
+    // Out of time or not: the answer goes.
+    let _ = tokio::time::timeout(DISCARD_TIME, rest).await;
+}
+
 /// Reads a command's body; `{}` stands for none.
 ///
 /// # Errors
 /// 415 if there is a body and it is not JSON by its headers, then 413, then 400 if it does not arrive whole.
 pub(crate) async fn read(
     headers: &HeaderMap,
-    body: Body,
+    body: &mut Body,
     limit: usize,
     time: Duration,
 ) -> Result<Bytes, Problem> {
@@ -38,7 +64,7 @@ pub(crate) async fn read(
     Ok(bytes)
 }
 
-async fn collect(mut body: Body, limit: usize, form: &Result<(), Problem>) -> Result<Bytes, Problem> {
+async fn collect(body: &mut Body, limit: usize, form: &Result<(), Problem>) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {

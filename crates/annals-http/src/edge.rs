@@ -160,12 +160,12 @@ impl Edge {
 
     pub(crate) async fn serve(&self, listener: Listener, request: Request<Body>) -> Response {
         let began = tokio::time::Instant::now();
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         let ids = self.0.ids(&head.headers);
         let template = route::template(head.uri.path(), &head.method);
         let span = tracing::info_span!("request", method = %head.method, route = template,
             correlation = %ids.correlation);
-        let handled = AssertUnwindSafe(self.handle(listener, &head, &ids, body)).catch_unwind();
+        let handled = AssertUnwindSafe(self.handle(listener, &head, &ids, &mut body)).catch_unwind();
         let scene = Scene {
             instance: head.uri.path(),
             correlation: &ids.correlation,
@@ -179,6 +179,7 @@ impl Edge {
                 Problem::new(Code::Internal).response(scene)
             }
         };
+        body::discard(&head.headers, &mut body).await;
         if head.method == Method::HEAD {
             response = without_body(response);
         }
@@ -196,7 +197,7 @@ impl Edge {
         listener: Listener,
         head: &Head,
         ids: &Ids,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response, Problem> {
         let inner = &self.0;
         inner.check_head(head)?;
@@ -240,7 +241,14 @@ impl Edge {
             }
             Route::Batch => {
                 target::no_parameters(head.uri.query())?;
-                batch::run(Arc::clone(inner), forwards, who, ids, &head.headers, body)
+                batch::run(
+                    Arc::clone(inner),
+                    forwards,
+                    who,
+                    ids,
+                    &head.headers,
+                    std::mem::take(body),
+                )
             }
             Route::Audit(name) => {
                 let path: Vec<_> = name.iter().map(|segment| &**segment).collect();

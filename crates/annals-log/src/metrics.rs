@@ -76,6 +76,25 @@ pub enum Invariant {
 }
 
 impl Invariant {
+    const ALL: [Self; 9] = [
+        Self::L1,
+        Self::L2,
+        Self::L3,
+        Self::L4,
+        Self::L5,
+        Self::L6,
+        Self::L7,
+        Self::L8,
+        Self::L9,
+    ];
+
+    /// Shows the counters of all of them from the start on: an alarm cannot be set on what is not there.
+    pub fn show_all() {
+        for invariant in Self::ALL {
+            metrics::counter!(INVARIANTS_BROKEN, "id" => invariant.id()).increment(0);
+        }
+    }
+
     /// Its id, as in the label.
     #[must_use]
     pub const fn id(self) -> &'static str {

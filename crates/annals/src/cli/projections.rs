@@ -2,6 +2,7 @@
 
 use annals_projection::{Projections, check, status};
 use annals_store::cluster::Cluster;
+use annals_store::migrate;
 use annals_store::notify::{Limits, Notifier};
 use annals_store::roles::DatabaseRole;
 use serde::Serialize;
@@ -78,9 +79,14 @@ async fn checked(
         database.url = Some(Secret::from(started.database("check").await?.reveal().to_owned()));
         cluster = Some(started);
     }
+    let own = cluster.is_some();
     let report = async {
         let databases = Databases::new(database, false);
         let pool = databases.pool(DatabaseRole::Migrator, "check", 4, None).await?;
+        match own {
+            true => migrate::up(&pool).await?,
+            false => databases.check_migrated(DatabaseRole::Migrator).await?,
+        }
         Ok::<_, anyhow::Error>(check::check(&pool, &settings.projection.dir, &app.catalog()?, name).await?)
     };
     let report = report.await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use annals_auth::CommandSealer;
 use annals_command::engine::Claimant;
 use annals_command::{ClockProbe, Commands, EngineSettings, Ownership};
+use annals_log::writer::WriterSettings;
 use annals_log::{JournalHead, LogKind, PgStreamStore, StreamStore};
 use annals_store::clock::clock_offset;
 use annals_store::roles::DatabaseRole;
@@ -46,7 +47,7 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Co
         store: Arc::clone(&store),
         catalog: parts.catalog.clone(),
         ambient: parts.ambient.clone(),
-        settings: engine_settings(&parts.settings)?,
+        settings: engine_settings(&parts.settings, parts.log.kind)?,
         claimant: Claimant {
             node: parts.id.to_string(),
             url: parts.internal_url.clone(),
@@ -86,7 +87,7 @@ fn engine_tasks() -> usize {
     (cores / 4).clamp(1, 4)
 }
 
-fn engine_settings(settings: &Settings) -> Result<EngineSettings, ConfigError> {
+fn engine_settings(settings: &Settings, kind: LogKind) -> Result<EngineSettings, ConfigError> {
     let (command, log) = (&settings.command, &settings.log);
     let engine = EngineSettings {
         mailbox: command.mailbox,
@@ -99,6 +100,11 @@ fn engine_settings(settings: &Settings) -> Result<EngineSettings, ConfigError> {
         refusals_per_minute: command.refusals_per_minute,
         refusal_burst: command.refusal_burst,
         record_bytes: log.record_bytes.usize(),
+        writer: WriterSettings {
+            // Kafka's journal is filled behind the log; until it has a record, only the writer does.
+            keep_tail: kind == LogKind::Kafka,
+            ..WriterSettings::default()
+        },
         ..EngineSettings::default()
     };
     engine.validate().map_err(ConfigError)?;

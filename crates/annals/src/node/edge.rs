@@ -14,6 +14,7 @@ use annals_command::{Commands, Place};
 use annals_http::operations::{self, Operations, Readiness};
 use annals_http::ports::PeerError;
 use annals_http::{Edge, Engine, Listener, Node, serve, settings::TlsFiles};
+use annals_log::metrics::Invariant;
 use annals_query::Queries;
 use annals_query::resource::definitions;
 use anyhow::Context as _;
@@ -151,6 +152,7 @@ pub(crate) async fn start(
         ready: ready.clone(),
     };
     let metrics = telemetry::recorder()?;
+    Invariant::show_all();
     let upkeep = metrics.clone();
     let operations = Operations {
         readiness: Arc::new(move || {
