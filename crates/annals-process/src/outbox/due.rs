@@ -184,12 +184,12 @@ pub(crate) async fn park(
     why: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "WITH parked AS (
+        "WITH taken AS (
              UPDATE annals.process_outbox SET state = 'parked', last_error = $4, sent_until = NULL
              WHERE process = $1 AND instance = $2 AND seq = $3 AND state IN ('pending', 'sent')
              RETURNING 1)
          UPDATE annals.process_instance SET stuck = $4, error = $4, updated_at = now()
-         WHERE process = $1 AND instance = $2 AND EXISTS (SELECT 1 FROM parked)",
+         WHERE process = $1 AND instance = $2 AND EXISTS (SELECT 1 FROM taken)",
     )
     .bind(process)
     .bind(instance)

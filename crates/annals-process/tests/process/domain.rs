@@ -354,8 +354,10 @@ pub struct Question {
     pub whom: String,
 }
 
+type Asking = dyn Fn(&Question, &str) -> EffectFuture<'static> + Send + Sync;
+
 /// Asks whom a test has put there.
-pub struct Ask(pub std::sync::Arc<dyn Fn(&Question, &str) -> EffectFuture<'static> + Send + Sync>);
+pub struct Ask(pub std::sync::Arc<Asking>);
 
 impl Effect for Ask {
     const NAME: &'static str = "ask";

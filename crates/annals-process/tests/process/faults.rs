@@ -110,6 +110,8 @@ async fn a_command_under_way_is_not_late() {
         1,
         "the first attempt still runs"
     );
+    let attempts = "SELECT max(attempts)::bigint FROM annals.process_outbox";
+    assert_eq!(world.number(attempts).await, 1);
     runner.stop().await;
 }
 

@@ -362,8 +362,8 @@ impl World {
         let runner = ProcessRunner {
             process: erased::process::<Work>(()),
             effects,
-            sender: Arc::clone(&self.sender) as Arc<dyn CommandSender>,
-            log: Arc::clone(&self.log) as Arc<dyn Log>,
+            sender: self.sender.clone(),
+            log: self.log.clone(),
             catalog: self.catalog.clone(),
             pool: self.pool.clone(),
             leases: Arc::new(AllMine(NodeId::new("a"))),
@@ -545,7 +545,7 @@ fn engine(log: &Arc<MemoryLog>, catalog: &Catalog, shards: ShardCount) -> (Comma
     let store = Arc::new(MemoryStore::new(Arc::clone(log)));
     let (settings, ambient) = (EngineSettings::default(), ambient());
     let parts = Parts {
-        log: Arc::clone(log) as Arc<dyn Log>,
+        log: log.clone(),
         store,
         catalog: catalog.clone(),
         ambient: ambient.clone(),

@@ -1,26 +1,29 @@
-//! Events a second: the engine against the same set-based SQL written by hand, same batches, same run.
-//!
-//! `ANNALS_TEST_DATABASE_URL=… cargo run --release -p annals-projection --example apply_speed [rounds]`
+//! Events a second of a projection, live and in a rebuild, against the same set-based SQL written by hand.
 //!
 //! The floor does what a person would write without the engine: one transaction a batch, one prepared statement a
-//! type of event with arrays of just the columns that it needs, and one update of the checkpoint. Rounds of engine and
-//! floor take turns, so that a noisy machine is noisy for both.
+//! type of event with arrays of just the columns that it needs, and one update of the checkpoint. Live applies one
+//! shard's batches one after the other; a rebuild applies those of as many shards as there are cores at once. At the end
+//! both must have made the same rows. Must reach 0.8 of the floor.
+
 #![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
     clippy::disallowed_methods,
-    clippy::as_conversions
+    clippy::print_stdout,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    reason = "a program from outside: what fails ends it"
 )]
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use annals_benches::args::Args;
+use annals_benches::database::{Database, Server};
+use annals_benches::report::{self, Must, Pairs};
 use annals_log::{Actor, Checkpoint, DecodedEvent, Entry};
 use annals_projection::{Closed, Delivery, Limits, Manifest, Projector};
 use annals_record::fold::Head;
 use annals_record::{EventId, Hash32, Offset, RecordId, Shard, StreamId, Version};
-use annals_store::testing::TestDatabase;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -29,6 +32,10 @@ use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
 const BATCH: usize = 2_000;
+/// Orders of one shard begin so far behind those of the one before it.
+const LANE: usize = 100_000_000;
+/// Rounds before those that count: caches fill, and the first orders have no others to follow.
+const WARM_UP: usize = 3;
 
 struct Row {
     stream: StreamId,
@@ -66,9 +73,9 @@ fn row(n: usize, version: u64, event_type: &'static str) -> Row {
 }
 
 /// A third placed, a third confirmed of the batch before, a third shipped of the one before that.
-fn mixed(round: usize) -> Vec<Row> {
-    let third = BATCH / 3;
-    let of = |back: usize| (round + 2 - back) * third..(round + 3 - back) * third;
+fn mixed(lane: usize, round: usize) -> Vec<Row> {
+    let (third, first) = (BATCH / 3, lane * LANE);
+    let of = |back: usize| first + (round + 2 - back) * third..first + (round + 3 - back) * third;
     let mut rows = Vec::new();
     for ((placed, confirmed), shipped) in of(0).zip(of(1)).zip(of(2)) {
         rows.push(row(placed, 1, "order.placed"));
@@ -78,8 +85,9 @@ fn mixed(round: usize) -> Vec<Row> {
     rows
 }
 
-fn confirmed(round: usize) -> Vec<Row> {
-    (round * BATCH..(round + 1) * BATCH)
+fn confirmed(lane: usize, round: usize) -> Vec<Row> {
+    let first = lane * LANE + round * BATCH;
+    (first..first + BATCH)
         .map(|n| row(n, 2, "order.confirmed"))
         .collect()
 }
@@ -92,12 +100,11 @@ fn at(offset: usize) -> Checkpoint {
     Checkpoint::genesis(head)
 }
 
-fn delivery(round: usize, rows: &[Row]) -> Delivery {
+fn delivery(lane: usize, from: usize, rows: &[Row]) -> Delivery {
     let empty = || RawValue::from_string("{}".to_owned()).unwrap();
-    let from = round * BATCH;
     let entry = |(index, row): (usize, &Row)| {
         let mut random = [0; 10];
-        random[2..].copy_from_slice(&((from + index) as u64).to_be_bytes());
+        random[2..].copy_from_slice(&((lane * LANE + from + index) as u64).to_be_bytes());
         let record = RecordId::from_parts(1_800_000_000_000, random);
         let event = DecodedEvent {
             id: EventId::of(record, 0),
@@ -127,7 +134,7 @@ fn delivery(round: usize, rows: &[Row]) -> Delivery {
         (Offset::new((from + index) as u64), Arc::new(entry))
     };
     Delivery {
-        shard: Shard::new(0),
+        shard: Shard::new(u32::try_from(lane).unwrap()),
         from: at(from),
         to: at(from + rows.len()),
         entries: rows.iter().enumerate().map(entry).collect(),
@@ -156,8 +163,8 @@ impl Floor {
         };
         let make = format!(
             "CREATE SCHEMA {schema}; SET search_path = {schema}; {} ; {version} SET search_path = public;
-             CREATE TABLE IF NOT EXISTS public.floor_checkpoint (name text PRIMARY KEY, next bigint NOT NULL);
-             INSERT INTO public.floor_checkpoint VALUES ('{schema}', 0);",
+             CREATE TABLE {schema}.floor_checkpoint (shard bigint PRIMARY KEY, next bigint NOT NULL);
+             INSERT INTO {schema}.floor_checkpoint SELECT n, 0 FROM generate_series(0, 63) n;",
             manifest.schema_sql
         );
         sqlx::raw_sql(AssertSqlSafe(make)).execute(pool).await.unwrap();
@@ -177,7 +184,8 @@ impl Floor {
         }
     }
 
-    async fn apply(&self, from: usize, entries: &[(Offset, Arc<Entry>)]) {
+    async fn apply(&self, delivery: &Delivery) {
+        let (from, entries) = (delivery.from.head.next.get() as i64, &delivery.entries);
         let mut tx = self.pool.begin().await.unwrap();
         sqlx::query("SELECT set_config('search_path', $1, true)")
             .bind(&self.schema)
@@ -209,10 +217,10 @@ impl Floor {
                 .await
                 .unwrap();
         }
-        let moved = sqlx::query("UPDATE public.floor_checkpoint SET next = $3 WHERE name = $1 AND next = $2")
-            .bind(&self.schema)
-            .bind(from as i64)
-            .bind((from + entries.len()) as i64)
+        let moved = sqlx::query("UPDATE floor_checkpoint SET next = $3 WHERE shard = $1 AND next = $2")
+            .bind(i64::from(delivery.shard.get()))
+            .bind(from)
+            .bind(delivery.to.head.next.get() as i64)
             .execute(&mut *tx)
             .await
             .unwrap();
@@ -221,74 +229,113 @@ impl Floor {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// Both sides of one projection, in databases of their own state.
+struct Bench {
+    engine: Projector,
+    floor: Floor,
+    pool: PgPool,
+    rounds: usize,
 }
 
-async fn measure(pool: &PgPool, name: &str, rounds: usize, make: fn(usize) -> Vec<Row>) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../projections")
-        .join(name);
-    let manifest = Arc::new(Manifest::load(&dir).unwrap());
-    let floor = Floor::new(pool, &manifest).await;
-    let engine = Projector::open(pool.clone(), manifest, Arc::new(Closed), Limits::default())
-        .await
-        .unwrap();
-    let (mut by_engine, mut by_hand) = (Vec::new(), Vec::new());
-    let mut next = 0;
-    for round in 0..rounds + 3 {
-        let rows = make(round);
-        let mut delivery = delivery(round, &rows);
-        (delivery.from, delivery.to) = (at(next), at(next + rows.len()));
-        let deliveries = [delivery];
-        let began = Instant::now();
-        let applied = engine.apply(&deliveries).await.unwrap();
-        let engine_took = began.elapsed();
-        assert_eq!((applied.events, applied.parked), (rows.len(), 0));
-        let began = Instant::now();
-        floor.apply(next, &deliveries[0].entries).await;
-        let floor_took = began.elapsed();
-        next += rows.len();
-        if round >= 3 {
-            by_engine.push(engine_took);
-            by_hand.push(floor_took);
+impl Bench {
+    async fn new(database: &Database, name: &str, rounds: usize) -> Self {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../projections")
+            .join(name);
+        let manifest = Arc::new(Manifest::load(&dir).unwrap());
+        let pool = database.pool(8).await.unwrap();
+        let floor = Floor::new(&pool, &manifest).await;
+        let opened = Projector::open(pool.clone(), manifest, Arc::new(Closed), Limits::default());
+        let engine = opened.await.unwrap();
+        Self {
+            engine,
+            floor,
+            pool,
+            rounds,
         }
     }
-    let table = &engine.manifest().tables[0].name;
-    let differ = format!(
-        "SELECT count(*) FROM ((TABLE {}.{table} EXCEPT TABLE {}.{table}) UNION ALL (TABLE {}.{table} EXCEPT TABLE {}.{table})) d",
-        engine.id().schema(),
-        floor.schema,
-        floor.schema,
-        engine.id().schema()
-    );
-    let differ: i64 = sqlx::query_scalar(AssertSqlSafe(differ))
-        .fetch_one(pool)
-        .await
-        .unwrap();
-    assert_eq!(differ, 0, "engine and floor made other rows");
-    let events = (next / (rounds + 3)) as f64;
-    let (engine, floor) = (median(by_engine), median(by_hand));
-    println!(
-        "{name:12} {rounds} rounds of {events} events: engine {:7.0}/s, by hand {:7.0}/s, ratio {:.2}",
-        events / engine.as_secs_f64(),
-        events / floor.as_secs_f64(),
-        floor.as_secs_f64() / engine.as_secs_f64()
-    );
+
+    /// `lanes` shards at once; each its own batches, one after the other.
+    async fn measure(&self, title: &str, lanes: usize, make: fn(usize, usize) -> Vec<Row>) {
+        let mut pairs = Pairs::default();
+        let mut next = vec![0; lanes];
+        for round in 0..self.rounds + WARM_UP {
+            let deliveries: Vec<Delivery> = next
+                .iter_mut()
+                .enumerate()
+                .map(|(lane, next)| {
+                    let rows = make(lane, round);
+                    let from = *next;
+                    *next += rows.len();
+                    delivery(lane, from, &rows)
+                })
+                .collect();
+            let events: usize = deliveries.iter().map(|delivery| delivery.entries.len()).sum();
+            let ours = rate(events, &deliveries, async |delivery| {
+                let applied = self.engine.apply(std::slice::from_ref(delivery)).await.unwrap();
+                assert_eq!(applied.parked, 0, "an event was parked");
+            });
+            let ours = ours.await;
+            let floor = rate(events, &deliveries, async |delivery| {
+                self.floor.apply(delivery).await
+            });
+            let floor = floor.await;
+            if round >= WARM_UP {
+                pairs.push(ours, floor);
+            }
+        }
+        self.compare().await;
+        report::row(title, &pairs, 0, Must::Reach(0.8));
+    }
+
+    /// Both sides must have made the same rows.
+    async fn compare(&self) {
+        let table = &self.engine.manifest().tables[0].name;
+        let (ours, floor) = (self.engine.id().schema(), &self.floor.schema);
+        let differ = format!(
+            "SELECT count(*) FROM ((TABLE {ours}.{table} EXCEPT TABLE {floor}.{table})
+             UNION ALL (TABLE {floor}.{table} EXCEPT TABLE {ours}.{table})) d"
+        );
+        let differ: i64 = sqlx::query_scalar(AssertSqlSafe(differ))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+        assert_eq!(differ, 0, "engine and floor made other rows");
+    }
 }
 
-#[tokio::main]
-async fn main() {
-    let Some(database) = TestDatabase::create().await else {
-        return;
-    };
-    let pool = database.pool().await;
-    let rounds = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(30);
-    measure(&pool, "orders", rounds, mixed).await;
-    measure(&pool, "daily_sales", rounds, confirmed).await;
-    pool.close().await;
+/// Events a second with all deliveries at once.
+async fn rate(events: usize, deliveries: &[Delivery], apply: impl AsyncFn(&Delivery)) -> f64 {
+    let began = Instant::now();
+    futures_util::future::join_all(deliveries.iter().map(|delivery| apply(delivery))).await;
+    events as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let databases = Server::find().await?;
+    let rounds = args.rounds(30, 120);
+    let cores = std::thread::available_parallelism()?.get();
+    report::head(
+        "projections (events/s)",
+        &format!("batches of {BATCH} events, {rounds} pairs of batches; rebuild: {cores} shards at once"),
+    );
+    for (name, make) in [
+        ("orders", mixed as fn(usize, usize) -> Vec<Row>),
+        ("daily_sales", confirmed),
+    ] {
+        let live = Bench::new(&databases.database().await?, name, rounds).await;
+        live.measure(&format!("{name}, live"), 1, make).await;
+        live.pool.close().await;
+        // Rows shared by streams are one unit of ownership: such a build has one worker.
+        if live.engine.manifest().rows == annals_projection::Rows::Stream {
+            let rebuild = Bench::new(&databases.database().await?, name, rounds).await;
+            rebuild.measure(&format!("{name}, rebuild"), cores, make).await;
+            rebuild.pool.close().await;
+        }
+    }
+    databases.end().await
+}
+
+fn main() -> anyhow::Result<()> {
+    report::on_runtime(2, run(Args::parse()))
 }
