@@ -193,7 +193,9 @@ async fn a_successor_knows_everything_that_its_predecessor_answered() {
             }
         };
         let within = std::time::Duration::from_secs(10);
-        tokio::time::timeout(within, kept).await.expect("a snapshot is kept");
+        tokio::time::timeout(within, kept)
+            .await
+            .expect("a snapshot is kept");
         successor.stop().await;
     }
 }
@@ -205,7 +207,11 @@ async fn a_node_that_gets_a_shard_back_knows_what_was_written_meanwhile() {
         world.table.give_all("a", 1);
         let nodes = [world.node("a", settings(plays)), world.node("b", settings(plays))];
         for round in 0..6 {
-            let (name, node) = if round % 2 == 0 { ("a", &nodes[0]) } else { ("b", &nodes[1]) };
+            let (name, node) = if round % 2 == 0 {
+                ("a", &nodes[0])
+            } else {
+                ("b", &nodes[1])
+            };
             world.table.give_all(name, 1);
             // The first makes the node notice that it was fenced; the second has nothing of its own in flight then.
             for stream in ["counter-2", "counter-1"] {
@@ -359,10 +365,7 @@ async fn over_a_log_that_fails_nothing_acknowledged_is_lost_or_doubled() {
         };
         let world = World::new(plays, 1);
         world.table.give_all("a", 1);
-        let faulty = Arc::new(Faulty::memory(
-            &world.log,
-            Plan::seeded(seed, 100, faults),
-        ));
+        let faulty = Arc::new(Faulty::memory(&world.log, Plan::seeded(seed, 100, faults)));
         let node = world.node_on("a", settings(plays), faulty.clone());
         let releases = async {
             loop {
