@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use annals_command::{EngineSettings, Outcome, SendError};
+use annals_command::{Answer, EngineSettings, Outcome, SendError};
 use annals_domain::{Permission, Precondition};
 use annals_log::Plays;
 use annals_log::faulty::{Fault, Faulty, Plan};
@@ -93,6 +93,37 @@ async fn of_a_thousand_with_the_same_if_match_one_is_accepted() {
         .filter(|record| record.kind() == Kind::Refusal)
         .count();
     assert_eq!(refusals, 999, "each 412 is on the record");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_answer_says_what_its_record_says() {
+    let world = World::new(Plays::Postgres, 1);
+    let node = world.only_node(settings(Plays::Postgres));
+    let stale = || Ask {
+        precondition: Precondition::Version(Version::new(7)),
+        ..add("counter-1", "stale", 1)
+    };
+    let asks: [fn() -> Ask; 3] = [
+        || add("counter-1", "one event", 1),
+        || add("counter-1", "no event", 0),
+        || add("counter-1", "refused", CAP + 1),
+    ];
+    for ask in asks
+        .iter()
+        .map(|ask| ask as &dyn Fn() -> Ask)
+        .chain([&stale as &dyn Fn() -> Ask])
+    {
+        let first = node.send(ask()).await.unwrap();
+        // A repeat's answer is read from the record.
+        let again = node.send(ask()).await.unwrap();
+        assert!(!first.replayed && again.replayed);
+        let told = Answer {
+            replayed: true,
+            ..first
+        };
+        assert_eq!(format!("{told:?}"), format!("{again:?}"));
+    }
     node.stop().await;
 }
 
