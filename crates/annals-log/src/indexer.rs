@@ -156,6 +156,7 @@ impl Indexer {
         let mut turns: BTreeMap<Shard, Turn> = BTreeMap::new();
         let mut turn = 0;
         let mut reading = FuturesUnordered::new();
+        let mut ahead: Vec<Read> = Vec::new();
         shards.mark_changed();
         loop {
             let mut reads = tokio::select! {
@@ -173,6 +174,7 @@ impl Indexer {
                     }
                     continue;
                 }
+                () = std::future::ready(()), if !ahead.is_empty() => std::mem::take(&mut ahead),
                 Some(read) = reading.next() => vec![read],
             };
             while let Some(Some(read)) = reading.next().now_or_never() {
@@ -180,10 +182,20 @@ impl Indexer {
             }
             reads.retain(|read| turns.get(&read.shard) == Some(&read.turn));
             let (batches, mut stopped) = sort(&mut reads);
-            tokio::select! {
-                biased;
-                () = cancelled.cancelled() => return,
-                more = self.commit(batches) => stopped.extend(more),
+            let commit = self.commit(batches);
+            tokio::pin!(commit);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return,
+                    more = &mut commit => {
+                        stopped.extend(more);
+                        break;
+                    }
+                    // Reads hold connections of the pool, or are next in line for one: if they did not go on, the
+                    // commit would wait for them for ever.
+                    Some(read) = reading.next() => ahead.push(read),
+                }
             }
             for (shard, why) in stopped {
                 reads.retain(|read| read.shard != shard);

@@ -267,6 +267,34 @@ async fn of_two_indexers_one_stops_and_nothing_is_written_twice() {
 }
 
 #[tokio::test]
+async fn one_connection_is_enough_for_many_shards() {
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
+    // Reads wait for it, and commits: neither may keep it from the other.
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1);
+    let pool = pool.connect_with(database.options()).await.unwrap();
+    let (log, app, shards) = memory(16, Plays::Kafka);
+    let mut ends = BTreeMap::new();
+    for shard in shards.shards() {
+        let mut writer = Chained::new(app.clone(), shard, shards);
+        fill(&*log, &mut writer, false, 10).await;
+        ends.insert(shard, log.end(shard).await.unwrap());
+    }
+    let indexer = Indexer::new(log.clone(), pool.clone(), catalog(), settings(2));
+    let (mut progress, cancelled) = (indexer.progress(), CancellationToken::new());
+    let watching = async {
+        until(&mut progress, |all| {
+            ends.iter()
+                .all(|(shard, end)| all.get(shard).is_some_and(|at| at.next == *end))
+        })
+        .await;
+        cancelled.cancel();
+    };
+    tokio::join!(indexer.run(all_of(shards), cancelled.clone()), watching);
+}
+
+#[tokio::test]
 async fn a_break_in_a_stream_stops_its_shard_alone() {
     let Some(database) = TestDatabase::create().await else {
         return;
