@@ -81,20 +81,28 @@ const TOP: [&str; 27] = [
 ];
 
 /// What must be there; a folder is there when a file lies in it.
-const REQUIRED: [&str; 14] = [
+const REQUIRED: [&str; 22] = [
     ".ci/run",
     ".gitignore",
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "Makefile",
+    "README.md",
+    "annals.example.toml",
     "benches/",
     "clippy.toml",
     "crates/",
     "deploy/",
     "docs/decisions/",
+    "docs/errors.md",
+    "migrations/",
+    "policies/",
+    "projections/",
+    "schemas/",
     "tests/",
 ];
 
