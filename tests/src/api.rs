@@ -51,7 +51,6 @@ impl Api {
     ///
     /// # Panics
     /// If the method is none.
-    #[must_use]
     pub fn call(&self, method: &str, path: &str) -> Call {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = self.http.request(method, format!("{}{path}", self.base));

@@ -66,8 +66,8 @@ async fn without_a_good_token_every_request_is_401_with_a_challenge() {
     // A token that runs out: asked with until it has.
     let api = Api::new(&server.url, Some(expired.exits(0).trim().to_owned()));
     let mut answer = api.get("/v1/products").await;
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(90);
-    while answer.status == 200 && std::time::Instant::now() < until {
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(90);
+    while answer.status == 200 && tokio::time::Instant::now() < until {
         answer = api.get("/v1/products").await;
     }
     answer.problem(401, "unauthenticated");
