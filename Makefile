@@ -28,6 +28,7 @@ check: setup ## formatting, lints, documentation and scripts, warnings being err
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude annals-benches --no-deps --locked --quiet
 
 bench: setup ## the short form of every benchmark, each beside its floor
+	@cargo build --release --locked -p commerce --bin commerce -p annals-benches --bins
 	@for bench in $(BENCHES); do \
 	  echo "bench: $$bench" >&2; \
 	  cargo run --release --locked -p annals-benches --bin "$$bench" -- --short || exit 1; \

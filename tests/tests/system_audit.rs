@@ -1,5 +1,6 @@
 //! What auditors see: histories, states of the past, search, exact bytes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use annals_tests::{Answer, Shared, Shop, unique, uuid};
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! The program's own commands, against a running server and without one, with their exit statuses: 0 done, 1 no,
 //! 2 wrong usage or configuration, 3 could not be done.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use std::io::BufRead;
 use std::process::Stdio;

@@ -1,5 +1,6 @@
 //! Exactly once, in order, and only if: commands sent at the same time, again, and with conditions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use std::collections::BTreeSet;
 

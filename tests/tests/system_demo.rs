@@ -1,5 +1,6 @@
 //! TPC-H as real commands, killed in the middle and started again: it finishes with equal sums.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use std::process::Stdio;
 

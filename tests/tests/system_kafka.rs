@@ -1,5 +1,6 @@
 //! The same on a real Apache Kafka: the life of an order, and a kill in the middle of a load.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! Node roles in separate processes that share a database, each with logins that may do its own work only.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use std::fmt::Write as _;
 use std::os::unix::fs::OpenOptionsExt;

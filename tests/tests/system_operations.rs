@@ -1,5 +1,6 @@
 //! What operators and developers of clients see: health, metrics, administration, the description of the interface.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use std::collections::BTreeSet;
 

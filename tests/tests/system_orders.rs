@@ -1,5 +1,6 @@
 //! The life of an order, and every way a checkout can end, through the real program.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use annals_tests::shop::{order_data, usd};
 use annals_tests::{Home, Shared, Shop, uuid};

@@ -1,5 +1,6 @@
 //! Personal data: nowhere as plain text but where they are meant to be read.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use annals_tests::scan;
 use annals_tests::{Home, Shop, unique, uuid};

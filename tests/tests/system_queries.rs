@@ -1,5 +1,6 @@
 //! Read models over HTTP: filters, pages, freshness, and who sees what.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
 //! A server that is killed with SIGKILL starts again on the same data, with nothing acknowledged lost or doubled.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use annals_tests::load::survives_a_kill;
 use annals_tests::{Home, Shop, unique};

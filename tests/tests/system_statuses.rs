@@ -2,6 +2,7 @@
 //!
 //! What needs a broken machine is elsewhere: 421 with split node roles, 503 and 504 with faults.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
 use annals_tests::shop::{order_data, usd};
 use annals_tests::{Answer, Api, Call, Home, Shared, Shop, unique, uuid};

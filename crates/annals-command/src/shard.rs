@@ -15,11 +15,11 @@ use annals_log::writer::{self, ShardWriter};
 use annals_log::{Checkpoint, LoadRequest, Loaded, StoreError};
 use annals_record::record::Record;
 use annals_record::value::ClaimValue;
-use annals_record::{Generation, Hash32, Offset, Position, RecordId, Shard, StreamId};
+use annals_record::{Generation, Hash32, Offset, Position, RecordId, Shard, StreamId, Version};
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 
-use crate::answer::{Answer, SendError};
+use crate::answer::{Answer, Outcome, SendError};
 use crate::budget::Budgets;
 use crate::engine::{Effect, FetchId, Token};
 use crate::metrics;
@@ -41,8 +41,18 @@ struct Pending {
     command: Waiting,
     incarnation: u64,
     bytes: usize,
+    /// What its sender will be told, and nobody is before the fold accepted the record.
+    decided: Decided,
     /// Repeats of it, which wait for its outcome.
     repeats: Vec<Waiting>,
+}
+
+/// What was decided: the record says the same, but need not be read again for the first answer.
+#[derive(Debug)]
+struct Decided {
+    /// The stream's version behind the record.
+    version: Version,
+    outcome: Outcome,
 }
 
 /// Whose the shard is, as far as leases say.

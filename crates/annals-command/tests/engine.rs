@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use annals_command::{EngineSettings, Outcome, SendError};
+use annals_command::{Answer, EngineSettings, Outcome, SendError};
 use annals_domain::{Permission, Precondition};
 use annals_log::Plays;
 use annals_log::faulty::{Fault, Faulty, Plan};
@@ -93,6 +93,37 @@ async fn of_a_thousand_with_the_same_if_match_one_is_accepted() {
         .filter(|record| record.kind() == Kind::Refusal)
         .count();
     assert_eq!(refusals, 999, "each 412 is on the record");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_answer_says_what_its_record_says() {
+    let world = World::new(Plays::Postgres, 1);
+    let node = world.only_node(settings(Plays::Postgres));
+    let stale = || Ask {
+        precondition: Precondition::Version(Version::new(7)),
+        ..add("counter-1", "stale", 1)
+    };
+    let asks: [fn() -> Ask; 3] = [
+        || add("counter-1", "one event", 1),
+        || add("counter-1", "no event", 0),
+        || add("counter-1", "refused", CAP + 1),
+    ];
+    for ask in asks
+        .iter()
+        .map(|ask| ask as &dyn Fn() -> Ask)
+        .chain([&stale as &dyn Fn() -> Ask])
+    {
+        let first = node.send(ask()).await.unwrap();
+        // A repeat's answer is read from the record.
+        let again = node.send(ask()).await.unwrap();
+        assert!(!first.replayed && again.replayed);
+        let told = Answer {
+            replayed: true,
+            ..first
+        };
+        assert_eq!(format!("{told:?}"), format!("{again:?}"));
+    }
     node.stop().await;
 }
 
@@ -193,7 +224,9 @@ async fn a_successor_knows_everything_that_its_predecessor_answered() {
             }
         };
         let within = std::time::Duration::from_secs(10);
-        tokio::time::timeout(within, kept).await.expect("a snapshot is kept");
+        tokio::time::timeout(within, kept)
+            .await
+            .expect("a snapshot is kept");
         successor.stop().await;
     }
 }
@@ -205,7 +238,11 @@ async fn a_node_that_gets_a_shard_back_knows_what_was_written_meanwhile() {
         world.table.give_all("a", 1);
         let nodes = [world.node("a", settings(plays)), world.node("b", settings(plays))];
         for round in 0..6 {
-            let (name, node) = if round % 2 == 0 { ("a", &nodes[0]) } else { ("b", &nodes[1]) };
+            let (name, node) = if round % 2 == 0 {
+                ("a", &nodes[0])
+            } else {
+                ("b", &nodes[1])
+            };
             world.table.give_all(name, 1);
             // The first makes the node notice that it was fenced; the second has nothing of its own in flight then.
             for stream in ["counter-2", "counter-1"] {
@@ -359,10 +396,7 @@ async fn over_a_log_that_fails_nothing_acknowledged_is_lost_or_doubled() {
         };
         let world = World::new(plays, 1);
         world.table.give_all("a", 1);
-        let faulty = Arc::new(Faulty::memory(
-            &world.log,
-            Plan::seeded(seed, 100, faults),
-        ));
+        let faulty = Arc::new(Faulty::memory(&world.log, Plan::seeded(seed, 100, faults)));
         let node = world.node_on("a", settings(plays), faulty.clone());
         let releases = async {
             loop {

@@ -15,6 +15,7 @@ mod answer;
 pub mod catalog;
 mod constrained;
 mod effect;
+mod forgotten;
 mod keys;
 pub mod kit;
 pub mod personal;

@@ -27,7 +27,8 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use indexer::{Indexed, Indexer, IndexerSettings, Stopped};
 pub use kafka::{BearerToken, KafkaError, KafkaLog, KafkaSettings, Sasl, ScramMechanism, Tls, TokenSource};
 pub use log::{
-    Appended, Appending, Description, Durability, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck,
+    Appended, Appending, Description, Durability, Hashed, Log, LogError, LogKind, Placed, ReadLimits,
+    SettingCheck,
 };
 pub use memory::{MemoryLog, MemoryStore, Plays};
 pub use postgres::{

@@ -31,6 +31,15 @@ pub trait Log: Send + Sync + fmt::Debug + 'static {
     /// its head is that one, else [`Appended::HeadMoved`]; one that cannot (Kafka) lands where it lands.
     fn append(&self, shard: Shard, at: Head, records: Vec<Arc<Record>>) -> Appending;
 
+    /// The same, with the hashes that the writer has computed already, so that a log that folds what it appends need
+    /// not compute them again.
+    ///
+    /// A wrong hash would make a wrong chain: hashes come from [`annals_record::hash::record_hash`] of the very record.
+    fn append_hashed(&self, shard: Shard, at: Head, records: Vec<Hashed>) -> Appending {
+        let records = records.into_iter().map(|hashed| hashed.record);
+        self.append(shard, at, records.collect())
+    }
+
     /// Durable records of a shard from `from` on, in offset order without a gap, `from` first.
     ///
     /// Waits up to [`ReadLimits::wait`] while there are none. An empty answer says nothing of the log's end.
@@ -55,6 +64,24 @@ pub trait Log: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`LogError`].
     async fn describe(&self) -> Result<Description, LogError>;
+}
+
+/// A record with its hash.
+#[derive(Debug, Clone)]
+pub struct Hashed {
+    /// The record.
+    pub record: Arc<Record>,
+    /// Its record hash (3-log.md).
+    pub hash: Hash32,
+}
+
+impl Hashed {
+    /// Hashes a record.
+    #[must_use]
+    pub fn of(record: Arc<Record>) -> Self {
+        let hash = annals_record::hash::record_hash(&record);
+        Self { record, hash }
+    }
 }
 
 /// How much one read may bring.

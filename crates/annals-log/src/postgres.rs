@@ -38,7 +38,7 @@ use crate::checkpoint::{encoded, signed_shard};
 use crate::memory::no_shard;
 use crate::metrics as names;
 use crate::recent::{Recent, Taken};
-use crate::{Appended, Appending, Description, Log, LogError, LogKind, Placed, ReadLimits};
+use crate::{Appended, Appending, Description, Hashed, Log, LogError, LogKind, Placed, ReadLimits};
 use appender::Appender;
 use batch::{Batch, Bounds, Job};
 use follower::Follower;
@@ -225,6 +225,10 @@ impl fmt::Debug for PostgresTask {
 #[async_trait]
 impl Log for PostgresLog {
     fn append(&self, shard: Shard, at: Head, records: Vec<Arc<Record>>) -> Appending {
+        self.append_hashed(shard, at, records.into_iter().map(Hashed::of).collect())
+    }
+
+    fn append_hashed(&self, shard: Shard, at: Head, records: Vec<Hashed>) -> Appending {
         let answered = self.shared.enqueue(shard, at, records);
         Box::pin(async move {
             match answered {
@@ -322,12 +326,12 @@ impl Shared {
         &self,
         shard: Shard,
         at: Head,
-        records: Vec<Arc<Record>>,
+        records: Vec<Hashed>,
     ) -> Result<oneshot::Receiver<Appended>, LogError> {
         self.genesis(shard)?;
         let mut bytes = 0;
-        for record in &records {
-            let stored = record.stored_bytes();
+        for hashed in &records {
+            let stored = hashed.record.stored_bytes();
             if stored > self.settings.record_bytes {
                 let most = self.settings.record_bytes;
                 return Err(LogError::Refused(format!(
@@ -374,7 +378,7 @@ impl Shared {
             bytes: self.settings.batch_bytes,
         };
         let mut queue = self.queue();
-        // Hashing happens without the lock, so that nobody who appends waits for it.
+        // Folding happens without the lock, so that nobody who appends waits for it.
         let mut jobs = std::mem::take(&mut queue.jobs);
         drop(queue);
         let genesis = |shard| self.genesis(shard).unwrap_or(Hash32::new([0; 32]));

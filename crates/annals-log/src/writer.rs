@@ -35,7 +35,7 @@ use annals_record::record::{Entry, Meta, Record};
 use annals_record::{Hash32, Offset, RecordId, Shard};
 use bytes::Bytes;
 
-use crate::{Appended, Checkpoint};
+use crate::{Appended, Checkpoint, Hashed};
 
 pub use tail::Tail;
 pub use words::{AppendId, Draft, HaltReason, Input, Output, StopReason, WriterSettings};
@@ -229,9 +229,9 @@ impl ShardWriter {
             let append = self.number_append();
             self.last_append_ms = records
                 .last()
-                .map_or(self.last_append_ms, |record| record.timestamp_ms);
+                .map_or(self.last_append_ms, |hashed| hashed.record.timestamp_ms);
             self.sent += records.len();
-            let ids = records.iter().map(|record| record.id()).collect();
+            let ids = records.iter().map(|hashed| hashed.record.id()).collect();
             self.in_flight.push_back(InFlight {
                 append,
                 ids,
@@ -276,7 +276,7 @@ impl ShardWriter {
         self.in_flight.len() < limit
     }
 
-    fn next_append_records(&self) -> (Vec<Arc<Record>>, Head) {
+    fn next_append_records(&self) -> (Vec<Hashed>, Head) {
         let mut bytes = 0;
         let mut records = Vec::new();
         for pending in self
@@ -289,7 +289,10 @@ impl ShardWriter {
                 break;
             }
             bytes += pending.record.stored_bytes();
-            records.push(Arc::clone(&pending.record));
+            records.push(Hashed {
+                record: Arc::clone(&pending.record),
+                hash: pending.hash,
+            });
         }
         (records, self.head_before(self.sent))
     }

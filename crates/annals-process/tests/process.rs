@@ -7,6 +7,8 @@
     unreachable_pub
 )]
 
+#[path = "process/below.rs"]
+mod below;
 #[path = "process/domain.rs"]
 mod domain;
 #[path = "process/world.rs"]

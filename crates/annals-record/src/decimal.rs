@@ -32,6 +32,12 @@ pub(crate) fn parse_u32(text: &[u8]) -> Option<u32> {
     parse(text).and_then(|n| u32::try_from(n).ok())
 }
 
+/// How many digits [`write`] takes for it.
+pub(crate) fn length(number: u64) -> usize {
+    let digits = number.checked_ilog10().unwrap_or(0) + 1;
+    usize::try_from(digits).expect("a u64 has at most 20 digits")
+}
+
 /// Writes `number` at the end of `buffer` and returns the part that holds it.
 pub(crate) fn write(mut number: u64, buffer: &mut [u8; DIGITS]) -> &[u8] {
     let mut start = DIGITS;
@@ -55,6 +61,7 @@ mod tests {
         for number in [0, 1, 9, 10, 99, 1_042, u64::from(u32::MAX), MAX] {
             let mut buffer = [0; DIGITS];
             assert_eq!(parse(write(number, &mut buffer)), Some(number));
+            assert_eq!(write(number, &mut buffer).len(), length(number));
         }
         assert_eq!(write(u64::MAX, &mut [0; DIGITS]), b"18446744073709551615");
     }

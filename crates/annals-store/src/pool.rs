@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 
 use crate::Error;
 
@@ -142,9 +142,13 @@ impl PoolSettings {
                 let session = session.clone();
                 Box::pin(async move { session.apply(connection).await })
             })
-            .connect_with(options)
-            .await
-            .map_err(|source| self.failed(source))?;
+            .connect_with(options.clone())
+            .await;
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(sqlx::Error::PoolTimedOut) => return Err(self.failed(reason(&options).await)),
+            Err(source) => return Err(self.failed(source)),
+        };
         let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
             .fetch_one(&pool)
             .await
@@ -187,6 +191,15 @@ pub enum ConnectError {
         /// Its `server_version_num`.
         version: i32,
     },
+}
+
+/// Why a pool has no first connection: it tries until its time is over, and does not say what went wrong.
+async fn reason(options: &PgConnectOptions) -> sqlx::Error {
+    let direct = PgConnection::connect_with(options);
+    match tokio::time::timeout(Duration::from_secs(1), direct).await {
+        Ok(Err(reason)) => reason,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+    }
 }
 
 /// What every new connection of a pool is told, in one round trip.

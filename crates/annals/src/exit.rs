@@ -33,9 +33,38 @@ pub(crate) fn code(outcome: &anyhow::Result<Answer>) -> ExitCode {
         Ok(Answer::No) => return ExitCode::from(1),
         Err(error) => error,
     };
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", words(error));
     let usage = error
         .chain()
         .any(|cause| cause.is::<Usage>() || cause.is::<ConfigError>());
     ExitCode::from(if usage { 2 } else { 3 })
+}
+
+/// An error with its causes, each said once: some say in their own words what their cause says too.
+fn words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let said = cause.to_string();
+        if text.is_empty() {
+            text = said;
+        } else if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow!("refused")
+            .context("cannot connect: refused")
+            .context("the log");
+        assert_eq!(words(&error), "the log: cannot connect: refused");
+    }
 }

@@ -10,10 +10,9 @@ use annals_record::value::{
 use annals_record::{EventId, KeyHash, Offset, RecordId, Version};
 use bytes::Bytes;
 use chrono::DateTime;
-use serde_json::value::RawValue;
 
-use super::{Pending, ShardEngine, Shared, Waiting, reply};
-use crate::answer::{Answer, SendError};
+use super::{Decided, Pending, ShardEngine, Shared, Waiting, reply};
+use crate::answer::{Answer, EventRef, Outcome, SendError};
 use crate::engine::Effect;
 use crate::keys::{Seen, short};
 use crate::metrics;
@@ -155,7 +154,8 @@ impl ShardEngine {
             cx.budgets.give_back(&caller.sub);
         }
         let id = cx.ambient.record_id();
-        let (value, count) = match write_value(&command, id, &decision) {
+        let refusal = decision.is_err();
+        let (value, count, decided) = match write(&command, id, version, decision) {
             Ok(written) => written,
             Err(error) => return self.undo(&command, error, cx),
         };
@@ -167,7 +167,7 @@ impl ShardEngine {
         let draft = Draft {
             id,
             stream: command.request.stream.clone(),
-            refusal: decision.is_err(),
+            refusal,
             time_ms,
             version: version.next(),
             count,
@@ -175,10 +175,17 @@ impl ShardEngine {
             traceparent: command.request.traceparent,
             value,
         };
-        self.submit(command, draft, bytes, cx);
+        self.submit(command, draft, decided, bytes, cx);
     }
 
-    fn submit(&mut self, command: Waiting, draft: Draft, bytes: usize, cx: &mut Shared<'_>) {
+    fn submit(
+        &mut self,
+        command: Waiting,
+        draft: Draft,
+        decided: Decided,
+        bytes: usize,
+        cx: &mut Shared<'_>,
+    ) {
         let (id, time_ms, count) = (draft.id, draft.time_ms, draft.count);
         let Some(live) = live(&mut self.slots, &command) else {
             return;
@@ -205,6 +212,7 @@ impl ShardEngine {
                 command,
                 incarnation,
                 bytes,
+                decided,
                 repeats: Vec::new(),
             },
         );
@@ -267,7 +275,13 @@ struct CurrentVersion {
     current: Version,
 }
 
-fn write_value(command: &Waiting, id: RecordId, decision: &Decision) -> Result<(Bytes, u32), SendError> {
+/// The record's value, how many events it has, and what its sender will be told.
+fn write(
+    command: &Waiting,
+    id: RecordId,
+    before: Version,
+    decision: Decision,
+) -> Result<(Bytes, u32, Decided), SendError> {
     let request = &command.request;
     let command = CommandValue {
         name: request.command.name(),
@@ -292,29 +306,46 @@ fn write_value(command: &Waiting, id: RecordId, decision: &Decision) -> Result<(
     match decision {
         Ok(events) => {
             let count = u32::try_from(events.len()).map_err(|_| SendError::Internal)?;
-            let events: Vec<EventValue<'_>> = (0u32..)
-                .zip(events)
-                .map(|(index, event)| event_value(id, index, event))
+            let ids: Vec<EventId> = (0..count).map(|index| EventId::of(id, index)).collect();
+            let values: Vec<EventValue<'_>> = ids
+                .iter()
+                .zip(&events)
+                .map(|(id, event)| event_value(*id, event))
                 .collect();
-            Ok((write(OutcomeValue::Events(&events)), count))
+            let value = write(OutcomeValue::Events(&values));
+            let refs = (1u64..)
+                .zip(ids.iter().zip(&events))
+                .map(|(n, (id, event))| EventRef {
+                    id: *id,
+                    event_type: event.event_type.to_owned(),
+                    version: before.plus(n),
+                });
+            let decided = Decided {
+                version: before.plus(count.into()),
+                outcome: Outcome::Committed(refs.collect()),
+            };
+            Ok((value, count, decided))
         }
-        Err(refusal) => {
+        Err(Refusal { code, detail }) => {
             metrics::refused();
-            let detail: &RawValue = &refusal.detail;
-            Ok((
-                write(OutcomeValue::Refusal(RefusalValue {
-                    code: &refusal.code,
-                    detail,
-                })),
-                0,
-            ))
+            let value = write(OutcomeValue::Refusal(RefusalValue {
+                code: &code,
+                detail: &detail,
+            }));
+            let outcome = if code == VERSION_MISMATCH {
+                Outcome::VersionMismatch { current: before }
+            } else {
+                Outcome::Rejected { code, detail }
+            };
+            let version = before;
+            Ok((value, 0, Decided { version, outcome }))
         }
     }
 }
 
-fn event_value(record: RecordId, index: u32, event: &EncodedEvent) -> EventValue<'_> {
+fn event_value(id: EventId, event: &EncodedEvent) -> EventValue<'_> {
     EventValue {
-        id: EventId::of(record, index),
+        id,
         type_name: event.event_type,
         schema: event.schema,
         data: &event.data,

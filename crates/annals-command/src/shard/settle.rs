@@ -6,7 +6,7 @@ use annals_log::writer::Output;
 use annals_record::record::Record;
 use annals_record::{Offset, StreamId};
 
-use super::{Lease, ShardEngine, Shared, reply};
+use super::{Decided, Lease, ShardEngine, Shared, reply};
 use crate::answer::{Answer, SendError};
 use crate::engine::Effect;
 use crate::metrics;
@@ -64,12 +64,20 @@ impl ShardEngine {
             return;
         };
         self.pending_bytes = self.pending_bytes.saturating_sub(pending.bytes);
-        let answer = Answer::of_record(record, self.position(offset), false).map_err(|_| SendError::Internal);
-        reply(cx, pending.command.token, answer);
+        let Decided { version, outcome } = pending.decided;
+        let stream = &pending.command.request.stream;
+        let answer = Answer {
+            record: record.id(),
+            stream: stream.clone(),
+            position: self.position(offset),
+            version,
+            outcome,
+            replayed: false,
+        };
+        reply(cx, pending.command.token, Ok(answer));
         for repeat in &pending.repeats {
             self.replay(repeat, record, offset, cx);
         }
-        let stream = &pending.command.request.stream;
         if let Some(Slot::Live(live)) = self.slots.get_mut(stream)
             && live.incarnation == pending.incarnation
         {

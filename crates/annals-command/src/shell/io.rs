@@ -45,7 +45,7 @@ impl Io {
         match output {
             Output::Append { append, at, records } => {
                 // The call hands over; awaiting only learns of it.
-                let appending = self.log.append(shard, at, records);
+                let appending = self.log.append_hashed(shard, at, records);
                 self.open.push(Box::pin(async move {
                     Input::Writer(
                         shard,

@@ -177,7 +177,8 @@ impl<A: Aggregate> Typed<A> {
 pub(crate) fn fingerprint<A: Aggregate>() -> Hash32 {
     let schema = schemars::schema_for!(A);
     let mut digest = Sha256::new();
-    digest.update(schema.as_value().to_string());
+    // Canonical, since the order of members is a feature that any crate of a program may switch on.
+    digest.update(serde_json_canonicalizer::to_vec(&schema).expect("a schema is JSON"));
     digest.update(A::REVISION.to_be_bytes());
     Hash32::from(<[u8; 32]>::from(digest.finalize()))
 }

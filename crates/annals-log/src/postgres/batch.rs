@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use annals_record::fold::{self, ChainAt, Head};
 use annals_record::record::{Record, Slot};
-use annals_record::{Hash32, Offset, RecordId, Shard, hash};
+use annals_record::{Hash32, Offset, RecordId, Shard};
 use tokio::sync::oneshot;
 
-use crate::{Appended, LogError, Placed};
+use crate::{Appended, Hashed, LogError, Placed};
 
 /// One append that waits.
 pub(super) struct Job {
     pub(super) shard: Shard,
     pub(super) at: Head,
-    pub(super) records: Vec<Arc<Record>>,
+    pub(super) records: Vec<Hashed>,
     pub(super) bytes: usize,
     pub(super) answer: oneshot::Sender<Appended>,
 }
@@ -94,8 +94,7 @@ impl Batch {
     fn add(&mut self, job: Job, genesis: Hash32) {
         let mut head = job.at;
         let mut placed = Vec::with_capacity(job.records.len());
-        for record in job.records {
-            let hash = hash::record_hash(&record);
+        for Hashed { record, hash } in job.records {
             // What the claimer saw below its own count, the log cannot contradict here; a reader can.
             let forgotten = |_| ChainAt::Forgotten;
             let (verdict, behind) = fold::accept_record(&head, genesis, forgotten, &record, hash);
@@ -187,7 +186,7 @@ mod tests {
             shard: Shard::new(shard),
             at,
             bytes: records.iter().map(|record| record.stored_bytes()).sum(),
-            records,
+            records: records.into_iter().map(Hashed::of).collect(),
             answer,
         };
         (job, answered)

@@ -7,7 +7,7 @@ use annals_record::{Epoch, Offset, RecordId};
 use bytes::Bytes;
 
 use super::{ClaimDraft, Output, Phase, ShardWriter, State, StopReason};
-use crate::Appended;
+use crate::{Appended, Hashed};
 
 impl ShardWriter {
     pub(super) fn begin_claim(&mut self, id: RecordId, time_ms: i64, value: Bytes, out: &mut Vec<Output>) {
@@ -68,7 +68,7 @@ impl ShardWriter {
         out.push(Output::Append {
             append,
             at: head,
-            records: vec![Arc::new(record)],
+            records: vec![Hashed::of(Arc::new(record))],
         });
     }
 

@@ -125,7 +125,7 @@ impl World {
                         node,
                         append,
                         at,
-                        left: records,
+                        left: records.into_iter().map(|hashed| hashed.record).collect(),
                         places: vec![],
                         lost: false,
                     };

@@ -7,7 +7,7 @@ use annals_record::record::{Record, Traceparent};
 use annals_record::{Hash32, KeyHash, Offset, RecordId, StreamId, Version};
 use bytes::Bytes;
 
-use crate::{Appended, Placed};
+use crate::{Appended, Hashed, Placed};
 
 /// Limits of one shard's writer.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,7 @@ pub enum Output {
         /// The head that the first record is chained to.
         at: Head,
         /// The records, in order.
-        records: Vec<Arc<Record>>,
+        records: Vec<Hashed>,
     },
     /// The claim was accepted: drafts may be submitted.
     Owner,

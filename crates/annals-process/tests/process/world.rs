@@ -1,30 +1,26 @@
 //! A log in memory with an engine, a database, and runners that can be killed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use annals_command::engine::Claimant;
-use annals_command::{Commands, EngineSettings, Ownership, Parts, SendError, start};
+use annals_command::{Commands, SendError};
 use annals_domain::{Ambient, AmbientSource, Caller, Catalog, CommandRequest, Permission, Precondition};
-use annals_log::{
-    Appending, Checkpoint, Description, Log, LogError, MemoryLog, MemoryStore, Placed, Plays, ReadLimits,
-    ReaderSettings,
-};
+use annals_log::{Checkpoint, Log, MemoryLog, Plays, ReaderSettings};
 use annals_process::{
     Admin, CommandSender, EffectSettings, Effects, Outgoing, ProcessRunner, ProcessSettings, Sent, erased,
 };
-use annals_record::fold::Head;
 use annals_record::record::Record;
-use annals_record::{Fingerprint, Fold, Generation, KeyHash, Offset, Shard, ShardCount, StreamId, hash};
-use annals_store::lease::{Lease, LeaseKey, LeaseKind, Leases, Node as LeaseNode, NodeId};
+use annals_record::{Fingerprint, Fold, KeyHash, Shard, ShardCount, StreamId, hash};
+use annals_store::lease::NodeId;
 use annals_store::testing::TestDatabase;
 use async_trait::async_trait;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::below::{AllMine, Gated, engine};
 use crate::domain::{self, Begin, Work};
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -55,99 +51,6 @@ impl AmbientSource for Real {
 pub fn ambient() -> Ambient {
     static SEED: AtomicU64 = AtomicU64::new(1);
     Ambient::new(Real(AtomicU64::new(SEED.fetch_add(1 << 32, Ordering::Relaxed))))
-}
-
-/// Every lease is everybody's: what keeps two apart must be something else.
-struct AllMine(NodeId);
-
-#[async_trait]
-impl Leases for AllMine {
-    fn node(&self) -> &NodeId {
-        &self.0
-    }
-    fn ttl(&self) -> Duration {
-        Duration::from_secs(1)
-    }
-    async fn keep_node(&self, _: &[String]) -> Result<(), annals_store::Error> {
-        Ok(())
-    }
-    async fn drop_node(&self) -> Result<(), annals_store::Error> {
-        Ok(())
-    }
-    async fn nodes(&self) -> Result<Vec<LeaseNode>, annals_store::Error> {
-        Ok(vec![])
-    }
-    async fn list(&self, kind: LeaseKind, name: &str) -> Result<Vec<Lease>, annals_store::Error> {
-        let lease = |shard| Lease {
-            key: LeaseKey::new(kind, name, shard),
-            node: self.0.clone(),
-            url: "http://a".to_owned(),
-            epoch_hint: 0,
-            expires_at: None,
-            live: true,
-        };
-        Ok((0..64).map(lease).collect())
-    }
-    async fn acquire(&self, keys: &[LeaseKey]) -> Result<Vec<LeaseKey>, annals_store::Error> {
-        Ok(keys.to_vec())
-    }
-    async fn renew(&self, keys: &[LeaseKey]) -> Result<Vec<LeaseKey>, annals_store::Error> {
-        Ok(keys.to_vec())
-    }
-    async fn release(&self, _: &[LeaseKey]) -> Result<(), annals_store::Error> {
-        Ok(())
-    }
-    async fn hint_epoch(&self, _: &LeaseKey, _: u64) -> Result<bool, annals_store::Error> {
-        Ok(true)
-    }
-}
-
-/// The log as the runner sees it: shards can be held, so that they are not read, and made silent about their end.
-#[derive(Debug)]
-pub struct Gated {
-    inner: Arc<MemoryLog>,
-    held: tokio::sync::watch::Sender<BTreeSet<Shard>>,
-    pub endless: AtomicBool,
-}
-
-impl Gated {
-    pub fn hold(&self, shard: Shard) {
-        self.held.send_modify(|held| {
-            held.insert(shard);
-        });
-    }
-    pub fn open(&self) {
-        self.held.send_modify(BTreeSet::clear);
-    }
-}
-
-#[async_trait]
-impl Log for Gated {
-    fn append(&self, shard: Shard, at: Head, records: Vec<Arc<Record>>) -> Appending {
-        self.inner.append(shard, at, records)
-    }
-    async fn read(
-        &self,
-        shard: Shard,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Result<Vec<Arc<Placed>>, LogError> {
-        let mut held = self.held.subscribe();
-        held.wait_for(|held| !held.contains(&shard)).await.unwrap();
-        let read = self.inner.read(shard, from, limits).await;
-        // What was on its way when the shard was held stays away too.
-        held.wait_for(|held| !held.contains(&shard)).await.unwrap();
-        read
-    }
-    async fn end(&self, shard: Shard) -> Result<Offset, LogError> {
-        if self.endless.load(Ordering::Relaxed) {
-            return Err(LogError::Unavailable("switched off by a test".to_owned()));
-        }
-        self.inner.end(shard).await
-    }
-    async fn describe(&self) -> Result<Description, LogError> {
-        self.inner.describe().await
-    }
 }
 
 /// What becomes of one attempt to send.
@@ -330,11 +233,7 @@ impl World {
             sent: Mutex::default(),
             attempts: Mutex::default(),
         });
-        let log = Arc::new(Gated {
-            inner: Arc::clone(&memory),
-            held: tokio::sync::watch::Sender::new(BTreeSet::new()),
-            endless: AtomicBool::new(false),
-        });
+        let log = Arc::new(Gated::new(&memory));
         let pool = database.pool().await;
         let admin = Admin::new(pool.clone());
         let (settings, _engine, _database) = (settings(), engine, database);
@@ -533,37 +432,4 @@ impl World {
         };
         of_account.map(amount).collect()
     }
-}
-
-fn engine(log: &Arc<MemoryLog>, catalog: &Catalog, shards: ShardCount) -> (Commands, JoinSet<()>) {
-    let claimant = Claimant {
-        node: "a".to_owned(),
-        url: "http://a".to_owned(),
-        generation: Generation::default(),
-        shards,
-    };
-    let store = Arc::new(MemoryStore::new(Arc::clone(log)));
-    let (settings, ambient) = (EngineSettings::default(), ambient());
-    let parts = Parts {
-        log: log.clone(),
-        store,
-        catalog: catalog.clone(),
-        ambient: ambient.clone(),
-        settings,
-        claimant,
-        tasks: 1,
-    };
-    let (asks, asked) = tokio::sync::mpsc::unbounded_channel();
-    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-    let commands = start(&parts, asks, &stop, &mut tasks);
-    let ownership = Ownership {
-        leases: Arc::new(AllMine(NodeId::new("a"))),
-        commands: commands.clone(),
-        shards,
-        asks: asked,
-        clock: None,
-        ambient,
-    };
-    tasks.spawn(ownership.run(stop));
-    (commands, tasks)
 }

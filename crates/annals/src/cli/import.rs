@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use annals_client::{BatchLine, Client, Command, Precondition, Response};
+use annals_client::{BatchLine, Client, Command, Precondition, Response, Retries};
 use anyhow::Context as _;
 use serde::Serialize;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
@@ -42,7 +42,8 @@ struct Summary {
 }
 
 pub(crate) async fn run(common: &Common, args: ImportArgs) -> anyhow::Result<Answer> {
-    let client = session::client(common, &args.client)?;
+    // Long work outlasts a restart of the server.
+    let client = session::client(common, &args.client)?.with_retries(Retries::default());
     let (total, lines) = open(&args.file).await?;
     let (ended_sender, mut ended) = mpsc::channel(1_024);
     let mut tasks = JoinSet::new();

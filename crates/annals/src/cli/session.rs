@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use annals_auth::{DevIssuer, Grant, issuer};
-use annals_client::{Client, Fixed, Settings, Token, TokenSource};
+use annals_client::{Client, Fixed, Retries, Settings, Token, TokenSource};
 use annals_domain::Ambient;
 use anyhow::Context as _;
 
@@ -48,6 +49,8 @@ impl Context {
     }
 }
 
+/// How long a person at a terminal waits for a server that is away.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long before its end a token is renewed, and how long it is good, in seconds.
 const RENEW_BEFORE_S: i64 = 120;
 const TTL_S: u32 = 900;
@@ -93,7 +96,11 @@ impl TokenSource for Renewed {
 
 /// A client as the development issuer's `dev`, role `admin`, unless a token is given.
 pub(crate) fn client(common: &Common, args: &ClientArgs) -> anyhow::Result<Client> {
-    client_as(common, args, "dev", &["admin"])
+    let client = client_as(common, args, "dev", &["admin"])?;
+    Ok(client.with_retries(Retries {
+        patience: PATIENCE,
+        ..Retries::default()
+    }))
 }
 
 fn client_as(common: &Common, args: &ClientArgs, sub: &str, roles: &[&str]) -> anyhow::Result<Client> {

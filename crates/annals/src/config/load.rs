@@ -366,16 +366,17 @@ fn table(values: &Values, section: &str) -> Value {
     of_section.collect::<std::collections::HashMap<_, _>>().into()
 }
 
-/// Finds the value that does not fit by leaving out one after the other: the library names no key.
+/// Names the value that does not fit by where it came from: the library names only its key.
 fn blame(section: &str, values: &Values, error: &::config::ConfigError) -> ConfigError {
-    let given = values
+    let said = error.to_string();
+    let named = |(path, (_, source)): (&String, &(Value, Source))| {
+        let key = path.strip_prefix(section)?.strip_prefix('.')?;
+        let meant = *source != Source::Default && said.contains(&format!("`{key}`"));
+        meant.then(|| format!("{path} ({source})"))
+    };
+    let meant = values
         .iter()
-        .filter(|(path, (_, source))| path.starts_with(&format!("{section}.")) && *source != Source::Default);
-    let named: Vec<String> = given
-        .map(|(path, (_, source))| format!("{path} ({source})"))
-        .collect();
-    ConfigError(format!(
-        "section `{section}`: {error}; given are {}",
-        named.join(", ")
-    ))
+        .find_map(named)
+        .unwrap_or_else(|| format!("section `{section}`"));
+    ConfigError(format!("{meant}: {said}"))
 }
