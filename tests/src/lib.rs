@@ -44,3 +44,11 @@ pub fn unique(prefix: &str) -> String {
 pub fn uuid() -> String {
     uuid::Uuid::now_v7().to_string()
 }
+
+/// 32 bytes that nobody else knows: a key.
+#[must_use]
+pub fn key() -> Vec<u8> {
+    [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()]
+        .map(uuid::Uuid::into_bytes)
+        .concat()
+}

@@ -411,6 +411,26 @@ impl Drop for Guard {
     }
 }
 
+/// The broker for tests; `None`, with a line on standard error, if none was named.
+///
+/// # Panics
+/// If none was and `CI` is `true`.
+#[must_use]
+pub fn kafka_broker() -> Option<String> {
+    let named = std::env::var("ANNALS_TEST_KAFKA")
+        .ok()
+        .filter(|broker| !broker.is_empty());
+    if named.is_none() {
+        let required = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(
+            !required,
+            "ANNALS_TEST_KAFKA is not set, and CI=true allows no skipped test"
+        );
+        eprintln!("skipped: ANNALS_TEST_KAFKA is not set");
+    }
+    named
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,20 +5,13 @@
 use std::sync::Arc;
 
 use annals_tests::load::survives_a_kill;
+use annals_tests::server::kafka_broker;
 use annals_tests::{Home, Shop, unique};
 use serde_json::json;
 
 /// A home whose log is a topic of its own, and the broker; `None`: there is none, and that was said.
 fn home() -> Option<(Arc<Home>, String)> {
-    let broker = std::env::var("ANNALS_TEST_KAFKA").unwrap_or_default();
-    if broker.is_empty() {
-        assert!(
-            !std::env::var("CI").is_ok_and(|ci| ci == "true"),
-            "ANNALS_TEST_KAFKA is not set, and CI=true allows no skipped test"
-        );
-        eprintln!("skipped: ANNALS_TEST_KAFKA is not set");
-        return None;
-    }
+    let broker = kafka_broker()?;
     let home = Home::with_database()?;
     home.set("ANNALS__LOG__TOPIC", &unique("test."));
     Some((home, broker))

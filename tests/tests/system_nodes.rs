@@ -11,6 +11,7 @@ use annals_tests::shop::order_data;
 use annals_tests::{Api, Home, Server, Shop, unique, uuid};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The database roles of nodes: the setting's name, which is also the end of the group's.
@@ -65,12 +66,7 @@ fn key_file(home: &Home, name: &str) -> String {
         .mode(0o600)
         .open(&path)
         .unwrap();
-    let bytes = [
-        uuid::Uuid::new_v4().into_bytes(),
-        uuid::Uuid::new_v4().into_bytes(),
-    ]
-    .concat();
-    std::io::Write::write_all(&mut file, &bytes).unwrap();
+    std::io::Write::write_all(&mut file, &annals_tests::key()).unwrap();
     path.display().to_string()
 }
 
@@ -100,6 +96,7 @@ struct Cluster {
     logins: Logins,
     config: String,
     stop_gateway: CancellationToken,
+    gateways: JoinSet<std::io::Result<()>>,
 }
 
 impl Cluster {
@@ -113,7 +110,8 @@ impl Cluster {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gateway = format!("http://{}", listener.local_addr().unwrap());
         let stop_gateway = CancellationToken::new();
-        tokio::spawn(commerce::gateway::sandbox::serve(listener, stop_gateway.clone()));
+        let mut gateways = JoinSet::new();
+        gateways.spawn(commerce::gateway::sandbox::serve(listener, stop_gateway.clone()));
         let config = settings(&home, &logins, &gateway);
         // From here on nothing runs as the server's superuser.
         home.unset("ANNALS_DATABASE_URL");
@@ -122,6 +120,7 @@ impl Cluster {
             logins,
             config,
             stop_gateway,
+            gateways,
         })
     }
 
@@ -142,6 +141,9 @@ impl Cluster {
 
     async fn end(self) {
         self.stop_gateway.cancel();
+        for served in self.gateways.join_all().await {
+            served.unwrap();
+        }
         self.logins.drop().await;
     }
 }
