@@ -1,6 +1,6 @@
 //! The types of columns: how a caller's text becomes a value of one, and how a column becomes text again.
 //!
-//! Values travel to Postgres as text in the one spelling that [`SqlType::parse`] makes, and are cast there. So a
+//! Values travel to Postgres as text in the one spelling that `SqlType::parse` makes, and are cast there. So a
 //! value that was accepted here cannot fail there, and no value is ever part of a statement.
 
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};

@@ -1,6 +1,6 @@
 //! Settings: defaults, then `annals.toml`, then the environment, then flags; each value with where it came from.
 //!
-//! In reading order: [`sections`] (every key, its default, what it means), [`value`] (sizes and secrets), [`load`]
+//! In reading order: [`sections`] (every key, its default, what it means), [`value`] (sizes and secrets), [`load()`]
 //! (the layers, unknown keys), [`explain`] (what is in effect, and the example file).
 //!
 //! *Invariant:* nothing else of the workspace reads files of settings or the environment.

@@ -45,7 +45,7 @@ pub struct Draft {
     pub stream: StreamId,
     /// Whether the rules said no.
     pub refusal: bool,
-    /// The decision's time: [`ShardWriter::next_time`].
+    /// The decision's time: [`ShardWriter::next_time`](super::ShardWriter::next_time).
     pub time_ms: i64,
     /// Version of the first event; with no events the next one.
     pub version: Version,
