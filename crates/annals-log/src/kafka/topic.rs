@@ -87,6 +87,20 @@ pub(super) async fn create(
     }
 }
 
+/// Deletes the topic.
+pub(super) async fn delete(settings: &KafkaSettings, topic: &str) -> Result<(), KafkaError> {
+    let admin = Admin::new(settings)?;
+    let answers = admin.client().delete_topics(&[topic], &options()).await;
+    admin.close().await;
+    let answers = answers.map_err(|error| unavailable("cannot delete the topic", &error))?;
+    match answers.into_iter().next() {
+        Some(Err((_, code))) => {
+            Err(LogError::Unavailable(format!("the topic `{topic}` was not deleted: {code}")).into())
+        }
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
 /// Looks at the topic: every setting that safety rests on, right or wrong.
 pub(super) async fn look(
     settings: &KafkaSettings,
