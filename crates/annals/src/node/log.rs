@@ -279,6 +279,12 @@ fn sasl(log: &sections::Log) -> Result<Option<Sasl>, ConfigError> {
     let mechanism = match mechanism.as_str() {
         "SCRAM-SHA-256" => ScramMechanism::Sha256,
         "SCRAM-SHA-512" => ScramMechanism::Sha512,
+        // What cannot be looked at cannot be found safe.
+        "OAUTHBEARER" => {
+            let what = "log.sasl_mechanism is OAUTHBEARER, which does not work yet: the Kafka client never asks for a token \
+                        where it reads a topic's settings; take SCRAM-SHA-512 or a client certificate";
+            return Err(ConfigError(what.to_owned()));
+        }
         other => {
             let what = format!("log.sasl_mechanism is `{other}`: SCRAM-SHA-256 or SCRAM-SHA-512");
             return Err(ConfigError(what));
