@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`program`] (where the program is, running one of its commands), [`server`] (a server on free
 //! ports with data of its own, ended by SIGTERM or SIGKILL), [`api`] (requests and what every answer must be),
-//! [`shop`] (what the tests do in the shop), [`load`] (a
+//! [`follow`] (live changes), [`shop`] (what the tests do in the shop), [`load`] (a
 //! kill in the middle of it), [`scan`] (searching all that was stored).
 //!
 //! Requests are made by hand here and not by `annals-client`: most of these tests send what a good client never
@@ -23,6 +23,7 @@
 )]
 
 pub mod api;
+pub mod follow;
 pub mod load;
 pub mod program;
 pub mod scan;

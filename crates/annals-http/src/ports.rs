@@ -10,7 +10,7 @@ use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{CommandRequest, Precondition};
 use annals_query::live::Next;
 use annals_query::{
-    Column, EventId, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer,
+    Column, LiveId, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer,
 };
 use annals_record::{Key, Position, RecordId, StreamId};
 use bytes::Bytes;
@@ -120,7 +120,7 @@ pub trait Reads: Send + Sync {
         &'a self,
         request: QueryRequest,
         caller: &'a str,
-        last: Option<EventId>,
+        last: Option<LiveId>,
     ) -> BoxFuture<'a, Result<Live, QueryError>>;
 }
 
@@ -153,7 +153,7 @@ impl Reads for Queries {
         &'a self,
         request: QueryRequest,
         caller: &'a str,
-        last: Option<EventId>,
+        last: Option<LiveId>,
     ) -> BoxFuture<'a, Result<Live, QueryError>> {
         Box::pin(async move {
             let subscription = self.subscribe(request, caller, last).await?;

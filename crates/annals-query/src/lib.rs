@@ -36,7 +36,7 @@ pub use answer::{ListAnswer, Meta, RowAnswer};
 pub use cursor::{CursorKey, CursorKeyError};
 pub use error::QueryError;
 pub use freshness::{CHANNEL, Freshness, LogIdentity};
-pub use live::{Event, EventId, LiveLimits, Subscription};
+pub use live::{Event, LiveId, LiveLimits, Subscription};
 pub use queries::{Limits, Queries};
 pub use request::{Prepared, Request};
 pub use resource::{Column, Definition, Expansion, LoadError, Resource, Resources};

@@ -31,7 +31,7 @@ mod event;
 mod feed;
 mod hub;
 
-pub use event::{Event, EventId, EventIdError, Kind};
+pub use event::{Event, LiveId, LiveIdError, Kind};
 pub use hub::{End, Next, Subscription};
 
 

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::feed::{Feed, Forgotten, Missed, Row};
-use super::{Event, EventId, LiveLimits};
+use super::{Event, LiveId, LiveLimits};
 use crate::answer::Meta;
 use crate::cursor::Fingerprint;
 use crate::freshness::State;
@@ -249,7 +249,7 @@ impl Shared {
     pub(crate) fn begin(
         &self,
         listing: &Listing,
-        resumed: Option<&EventId>,
+        resumed: Option<&LiveId>,
         key: Option<&str>,
     ) -> Result<(Vec<Event>, u64), QueryError> {
         let state = lock(&self.state);

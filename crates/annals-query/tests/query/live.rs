@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annals_query::live::{End, Kind, Next};
 use annals_query::{
-    Access, Event, EventId, Limits, LiveLimits, Queries, QueryError, Request, Scope, Subscription,
+    Access, Event, LiveId, Limits, LiveLimits, Queries, QueryError, Request, Scope, Subscription,
 };
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ const QUIET: Duration = Duration::from_millis(600);
 #[derive(Debug, Default, Clone)]
 struct Holder {
     held: BTreeMap<String, Value>,
-    last: Option<EventId>,
+    last: Option<LiveId>,
     snapshots: usize,
     /// Events that changed nothing.
     repeats: usize,
@@ -72,7 +72,7 @@ async fn quiet(subscription: &mut Subscription) {
     }
 }
 
-async fn follow(queries: &Queries, request: Request, last: Option<EventId>) -> Subscription {
+async fn follow(queries: &Queries, request: Request, last: Option<LiveId>) -> Subscription {
     queries.subscribe(request, "ann", last).await.unwrap()
 }
 
