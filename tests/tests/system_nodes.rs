@@ -352,8 +352,8 @@ async fn a_client_with_a_token_sees_its_own_write_on_three_query_nodes() {
         // With it: on every node, whichever is asked first.
         for turn in 0..3 {
             let reader = &reads[(number + turn) % 3];
-            let list = format!("/v1/products?name=A%20thing&fields=sku,on_hand");
-            for path in [path.as_str(), list.as_str()] {
+            let list = "/v1/products?name=A%20thing&fields=sku,on_hand";
+            for path in [path.as_str(), list] {
                 let answer = reader.get_after(path, &position).await;
                 assert!(answer.position_in(shard).unwrap() >= offset);
                 let data = answer.data();
