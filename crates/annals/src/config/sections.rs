@@ -179,7 +179,7 @@ section! {
     pub struct Query in "query" {
         /// The largest page.
         limit_max: u32 = 500,
-        /// Connections.
+        /// Connections for queries; two more are the node's own.
         pool: u32 = 16,
         /// The server ends a statement that takes longer.
         statement_timeout_ms: u64 = 2_000,
