@@ -100,10 +100,10 @@ fn engine_settings(settings: &Settings, kind: LogKind) -> Result<EngineSettings,
         refusals_per_minute: command.refusals_per_minute,
         refusal_burst: command.refusal_burst,
         record_bytes: log.record_bytes.usize(),
-        writer: WriterSettings {
-            // Kafka's journal is filled behind the log; until it has a record, only the writer does.
-            keep_tail: kind == LogKind::Kafka,
-            ..WriterSettings::default()
+        // Kafka's journal is filled behind the log; until it has a record, only the writer does.
+        writer: match kind {
+            LogKind::Kafka => WriterSettings::KAFKA,
+            LogKind::Postgres | LogKind::Memory => WriterSettings::POSTGRES,
         },
         ..EngineSettings::default()
     };
