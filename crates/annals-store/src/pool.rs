@@ -143,6 +143,8 @@ impl PoolSettings {
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.acquire_timeout)
+            // A queue that moves is no news, and the end of its patience is an error.
+            .acquire_slow_threshold(self.acquire_timeout)
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move { session.apply(connection).await })
