@@ -36,6 +36,13 @@ pub(crate) fn halted(shard: Shard) {
     gauge!("annals_shard_halted", "shard" => shard.to_string()).set(1.0);
 }
 
+pub(crate) fn stalled(shard: Shard, stalled: bool) {
+    gauge!("annals_shard_stalled", "shard" => shard.to_string()).set(if stalled { 1.0 } else { 0.0 });
+    if stalled {
+        counter!("annals_shard_stalls_total").increment(1);
+    }
+}
+
 pub(crate) fn ghost(shard: Shard, offset: Offset, why: Ghost) {
     counter!("annals_log_ghosts_total", "kind" => why.as_str()).increment(1);
     match why {

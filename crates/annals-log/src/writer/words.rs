@@ -71,6 +71,15 @@ pub struct Draft {
     pub value: Bytes,
 }
 
+/// What a writer has got from the log: see [`ShardWriter::awaits`](super::ShardWriter::awaits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Up to where it has folded.
+    pub folded: Offset,
+    /// How often the log has answered.
+    pub answers: u64,
+}
+
 /// Which append an answer belongs to; unique within a writer.
 pub type AppendId = u64;
 
@@ -94,6 +103,8 @@ pub enum Input {
     Read(Vec<Arc<Placed>>),
     /// The log ends below what this writer has folded, and kept doing so: it was cut off or replaced.
     Truncated(Offset),
+    /// The log's records below this are gone, which no setting of a log allows.
+    Deleted(Offset),
     /// The answer to [`Output::Append`].
     Appended {
         /// Which one.
@@ -202,6 +213,12 @@ pub enum HaltReason {
         expected: Hash32,
         /// The hash that is there now.
         found: Hash32,
+    },
+    /// Its first records are gone: retention, or somebody's hand.
+    #[error("the log begins at offset {begin}: what was before was deleted")]
+    Deleted {
+        /// The first offset that is still there.
+        begin: Offset,
     },
     /// The log ends below the checkpoint.
     #[error("the log ends at offset {end}, below {folded}, which was folded: it was cut off")]
