@@ -189,6 +189,16 @@ section! {
         statement_timeout_ms: u64 = 2_000,
         /// Answers kept in memory.
         cache_bytes: Bytes = Bytes::mib(64),
+        /// How many live changes (`Accept: text/event-stream`) this node serves at once; beyond it 503 `overloaded`.
+        live_connections: usize = 1_024,
+        /// How many of these may be one caller's; beyond it 429 `quota-exceeded`.
+        live_per_caller: usize = 32,
+        /// How many rows one of them may follow.
+        live_rows: u32 = 1_000,
+        /// Changes remembered for those who read slowly or come back, beside the newest ones.
+        live_bytes: Bytes = Bytes::mib(64),
+        /// How often a stream of live changes in which nothing happens says that it is there.
+        live_heartbeat_ms: u64 = 15_000,
     }
 }
 
