@@ -1,8 +1,9 @@
-//! Read models as SQL folders: waves, checkpoints, parking.
+//! Read models as SQL folders: waves, checkpoints, parking, builds beside each other.
 //!
-//! In reading order: [`manifest`] (what a folder says), [`build`] (its tables are made), [`waves`] (how a batch is
-//! split), [`apply`] (a batch becomes rows, with its checkpoints), [`parking`] (what cannot be applied),
-//! [`runner`] (a node's part of it), [`mod@status`], [`mod@check`] (tests of read models), [`metrics`].
+//! In reading order: [`manifest`] (what a folder says), [`build`] (its tables are made), [`lifecycle`] (which builds
+//! there are, and which one is live), [`waves`] (how a batch is split), [`apply`] (a batch becomes rows, with its
+//! checkpoints), [`parking`] (what cannot be applied), `gate` (what keeps batches and others apart), [`runner`] (a
+//! node's part of it), [`mod@status`], [`mod@check`] (tests of read models), [`metrics`].
 //!
 //! *Invariant:* nothing here answers queries; nothing here names the tables of the log.
 
@@ -10,6 +11,8 @@ pub mod apply;
 pub mod build;
 pub mod check;
 pub mod fragment;
+mod gate;
+pub mod lifecycle;
 pub mod manifest;
 pub mod metrics;
 pub mod parking;

@@ -190,11 +190,32 @@ impl ShardReader {
     /// # Errors
     /// [`ReaderError`]; records in front of the one that is wrong are given out first.
     pub async fn next(&mut self) -> Result<Option<Batch>, ReaderError> {
+        self.read(self.settings.limits).await
+    }
+
+    /// The same, stopping in front of `end`: once the checkpoint is there, the answer is `None` at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As [`ShardReader::next`].
+    pub async fn next_below(&mut self, end: Offset) -> Result<Option<Batch>, ReaderError> {
+        let left = end.get().saturating_sub(self.at.head.next.get());
+        if left == 0 {
+            return Ok(None);
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut limits = self.settings.limits;
+        limits.records = limits.records.min(most);
+        self.read(limits).await
+    }
+
+    async fn read(&mut self, limits: ReadLimits) -> Result<Option<Batch>, ReaderError> {
         if let Some(stopped) = &self.stopped {
             return Err(stopped.clone());
         }
         let from = self.at.head.next;
-        match self.log.read(self.shard, from, self.settings.limits).await {
+        match self.log.read(self.shard, from, limits).await {
             Ok(placed) => {
                 self.short_since = None;
                 self.take(&placed)

@@ -59,6 +59,8 @@ section! {
         brokers: Option<String> = None,
         /// Kafka: the topic.
         topic: String = "{app}.log".to_owned(),
+        /// Kafka: how many appends of a shard may be under way at once.
+        appends_in_flight: usize = 4,
         /// Kafka: encrypt the connections.
         tls: bool = false,
         /// Kafka: the authorities to trust (PEM); unset: the system's.
@@ -93,6 +95,8 @@ section! {
         tail_bytes: Bytes = Bytes::mib(64),
         /// Bytes of streams in memory.
         cache_bytes: Bytes = Bytes::mib(256),
+        /// How long the log may owe a shard an answer; beyond it new commands get 503 `log-unavailable`.
+        stall_ms: u64 = 5_000,
         /// After this a command's outcome is not known (504).
         deadline_ms: u64 = 5_000,
         /// Records of a stream between two snapshots.

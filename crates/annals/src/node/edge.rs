@@ -79,6 +79,9 @@ impl Ready {
                 Place::Halted => reasons.push(format!("shard {shard} is halted")),
             }
         }
+        for shard in self.commands.iter().flat_map(Commands::stalled) {
+            reasons.push(format!("shard {shard} waits for the log"));
+        }
         match reasons.is_empty() {
             true => Readiness::Ready,
             false => Readiness::NotReady(reasons),

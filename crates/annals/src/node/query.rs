@@ -43,6 +43,8 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Ar
         .settings(DatabaseRole::Query, "query", settings.pool)?;
     let mut pool_settings = limits.pool(base.url);
     pool_settings.role = base.role;
+    // Mostly rows by their key, which cost less than planning for them would.
+    pool_settings.cached_plans = true;
     let pool = parts
         .databases
         .connect(DatabaseRole::Query, pool_settings)
