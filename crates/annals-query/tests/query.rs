@@ -14,6 +14,8 @@ mod support;
 mod cache;
 #[path = "query/commerce.rs"]
 mod commerce;
+#[path = "query/connections.rs"]
+mod connections;
 #[path = "query/freshness.rs"]
 mod freshness;
 #[path = "query/large.rs"]

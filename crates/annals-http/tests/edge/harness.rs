@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_audit::AuditError;
+use annals_audit::{AuditError, Fresh};
 use annals_auth::token::{self, KeySource};
 use annals_auth::{
     DevIssuer, Grant, NodeKey, Policies, PolicyTable, SealError, Sealed, SecurityLog, Surface, TokenVerifier,
@@ -12,7 +12,7 @@ use annals_command::{Answer, EventRef, Outcome, SendError};
 use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{Ambient, CommandRequest, Fixed, Precondition, personal};
 use annals_http::edge::{Engine, Node};
-use annals_http::ports::{Live, PeerError, Question, Read};
+use annals_http::ports::{Audited, Live, PeerError, Question, Read};
 use annals_http::{Audits, Commands, Edge, Listener, Parts, Peers, Place, Reads, Seal, Settings};
 use annals_query::value::SqlType;
 use annals_query::{Column, Definition, LiveId, QueryError, Request as QueryRequest};
@@ -142,10 +142,14 @@ impl Audits for Ports {
         question: Question,
         after: Vec<Position>,
         wait: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, AuditError>> {
+    ) -> BoxFuture<'_, Result<Audited, AuditError>> {
         let answer = (self.auditing.lock().unwrap())(&question);
         self.questions.lock().unwrap().push((question, after, wait));
-        Box::pin(std::future::ready(answer))
+        let fresh = Fresh {
+            positions: vec!["0:7".parse().unwrap(), "3:1042".parse().unwrap()],
+            oldest_missing_ms: Some(NOW_MS - 250),
+        };
+        Box::pin(std::future::ready(answer.map(|body| Audited { body, fresh })))
     }
 }
 
