@@ -216,6 +216,13 @@ async fn auditors_see_shards_and_everyone_else_sees_nothing_of_it() {
             .all(|shard| shard["epoch"].as_u64().is_some_and(|epoch| epoch >= 1)),
         "{shards:?}"
     );
+    let owner = shards[0]["owner"].as_str().expect("an owner");
+    assert!(shards.iter().all(|shard| shard["owner"] == owner), "{shards:?}");
+    assert!(
+        shards.iter().all(|shard| shard["time"].is_null()
+            || shard["time"].as_str().is_some_and(|time| time.ends_with('Z'))),
+        "{shards:?}"
+    );
     for role in ["clerk", "warehouse", "finance", "operator", "customer"] {
         for path in [
             "/v1/audit/shards",

@@ -223,7 +223,7 @@ impl From<&AuditError> for Problem {
                     .with("distance", distance)
                     .with("position", Position::to_string(asked))
             }
-            AuditError::Store(_) | AuditError::Database(_) => {
+            AuditError::Store(_) | AuditError::Database(_) | AuditError::Leases(_) => {
                 tracing::warn!(%error, "an auditor's question has no answer");
                 Code::LogUnavailable.into()
             }

@@ -47,7 +47,7 @@ pub fn layered(router: Router, settings: &Settings) -> Router {
     // A stream of lines must not wait in a compressor's buffer.
     let predicate = SizeAbove::new(COMPRESSED_ABOVE)
         .and(NotForContentType::const_new(crate::batch::NDJSON))
-        .and(NotForContentType::const_new("text/event-stream"));
+        .and(NotForContentType::const_new(crate::live::EVENT_STREAM));
     let router = router.layer(CompressionLayer::new().compress_when(predicate));
     match cors(&settings.cors_origins) {
         Some(cors) => router.layer(cors),
@@ -186,6 +186,10 @@ fn builder(settings: &Settings) -> Builder<TokioExecutor> {
     builder
 }
 
+/// Among the extensions of each request: when the listener ends. What would go on for ever ends itself then.
+#[derive(Debug, Clone)]
+pub(crate) struct Shutdown(pub(crate) CancellationToken);
+
 struct Server {
     builder: Builder<TokioExecutor>,
     router: Router,
@@ -224,8 +228,10 @@ impl Server {
     {
         let (began, mut begun) = watch::channel(false);
         let router = self.router.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let shutdown = Shutdown(self.shutdown.clone());
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             began.send_if_modified(|begun| !std::mem::replace(begun, true));
+            request.extensions_mut().insert(shutdown.clone());
             router.clone().oneshot(request.map(Body::new))
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);

@@ -61,10 +61,14 @@ pub async fn diff(
     gate::alone(&mut gates, &other_id).await?;
     // It stands still: the live one passes it.
     near(pool, &live.id, &other_id).await?;
+    // Most of the way while the live one goes on, so that little is left for when it does not.
+    let mut readers = Readers::new(source.clone());
+    let goal = checkpoints(&mut gates, &live.id).await?;
+    bring_to(&mut gates, &mut readers, &projector, &goal).await?;
     gate::alone(&mut gates, &live.id).await?;
     let began = Instant::now();
     let goal = checkpoints(&mut gates, &live.id).await?;
-    bring_to(&mut gates, source, &projector, &goal).await?;
+    bring_to(&mut gates, &mut readers, &projector, &goal).await?;
     let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
     // The first statement takes the snapshot.
     let at = next_of(&checkpoints(&mut snapshot, &live.id).await?);
@@ -125,7 +129,7 @@ async fn near(pool: &PgPool, build: &BuildId, than: &BuildId) -> Result<(), Refo
 /// Applies to a build that stands still what it lacks of `goal`.
 async fn bring_to(
     connection: &mut PgConnection,
-    source: &Source,
+    readers: &mut Readers,
     projector: &Projector,
     goal: &BTreeMap<Shard, Checkpoint>,
 ) -> Result<(), RefoldError> {
@@ -141,7 +145,6 @@ async fn bring_to(
             projector.id()
         )));
     }
-    let mut readers = Readers::new(source.clone());
     for (shard, goal) in goal {
         while let Some(delivery) = readers.next(*shard, at.get(shard), goal.head.next).await? {
             projector.apply(&[delivery]).await?;

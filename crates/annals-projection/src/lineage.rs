@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use annals_log::{LoadRequest, StreamStore, reader};
+use annals_log::{LoadRequest, MemoryStore, PgStreamStore, StoreError, StreamStore, reader};
+use annals_record::record::Record;
 use annals_record::{Hash32, Offset, Shard, ShardCount, StreamId};
+use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::types::Json;
@@ -20,8 +22,59 @@ use crate::manifest::{Manifest, Name, Table, sql};
 use crate::parking::{self, Place};
 use crate::refold::{Readers, RefoldError, Source, checkpoints};
 
-/// At most so many streams are loaded with one statement.
-const STREAMS: usize = 100;
+/// At most so many records are read with one statement.
+const PAGE: u32 = 1_000;
+
+/// The journal, for whole streams.
+#[async_trait]
+pub trait History: Send + Sync {
+    /// Every commit and refusal of a stream, by offset.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn records(
+        &self,
+        shard: Shard,
+        stream: &StreamId,
+    ) -> Result<Vec<(Offset, Arc<Record>)>, StoreError>;
+}
+
+#[async_trait]
+impl History for PgStreamStore {
+    async fn records(
+        &self,
+        _: Shard,
+        stream: &StreamId,
+    ) -> Result<Vec<(Offset, Arc<Record>)>, StoreError> {
+        let (mut all, mut from) = (Vec::new(), Offset::new(0));
+        loop {
+            let page = self.page_of_stream(stream, from, PAGE).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(all);
+            };
+            from = last.next();
+            all.extend(page.into_iter().map(|(offset, record)| (offset, Arc::new(record))));
+        }
+    }
+}
+
+#[async_trait]
+impl History for MemoryStore {
+    async fn records(
+        &self,
+        shard: Shard,
+        stream: &StreamId,
+    ) -> Result<Vec<(Offset, Arc<Record>)>, StoreError> {
+        let request = LoadRequest {
+            shard,
+            stream: stream.clone(),
+            fingerprint: Hash32::new([0; 32]),
+            in_full: true,
+        };
+        let loaded = self.load(&[request]).await?;
+        Ok(loaded.into_iter().flat_map(|loaded| loaded.rows).collect())
+    }
+}
 
 /// What is behind a row.
 #[derive(Debug, Clone, Serialize)]
@@ -84,7 +137,7 @@ pub struct Question<'a> {
 pub async fn explain(
     pool: &PgPool,
     source: &Source,
-    journal: &dyn StreamStore,
+    journal: &dyn History,
     question: Question<'_>,
 ) -> Result<Option<Explanation>, RefoldError> {
     let manifest = question.manifest;
@@ -278,40 +331,27 @@ async fn named(
 /// The events of some streams that concern the projection, in the order of time; of one stream in its own.
 async fn load(
     source: &Source,
-    journal: &dyn StreamStore,
+    journal: &dyn History,
     streams: &BTreeSet<String>,
     shards: ShardCount,
     projector: &Projector,
 ) -> Result<Vec<Event>, RefoldError> {
     let wrong = |stream: &String| RefoldError::Refused(format!("`{stream}` is no stream's id"));
-    let mut requests = Vec::new();
+    let mut events = Vec::new();
     for name in streams {
         let stream: StreamId = name.parse().map_err(|_| wrong(name))?;
-        requests.push(LoadRequest {
-            shard: shards.shard_of(&stream),
-            stream,
-            fingerprint: Hash32::new([0; 32]),
-            in_full: true,
-        });
-    }
-    let mut events = Vec::new();
-    for part in requests.chunks(STREAMS) {
-        let loaded = journal.load(part).await?;
-        for (request, loaded) in part.iter().zip(loaded) {
-            for (offset, record) in loaded.rows {
-                let entry = reader::decode(&source.catalog, &record)
-                    .map_err(|error| parking::FetchError(error.to_string()))?;
-                let Some(entry) = entry.map(Arc::new) else {
-                    continue;
-                };
-                let count = entry.outcome.as_ref().map_or(0, Vec::len);
-                events.extend((0..count).map(|index| Event {
-                    entry: Arc::clone(&entry),
-                    index,
-                    shard: request.shard,
-                    offset,
-                }));
-            }
+        let shard = shards.shard_of(&stream);
+        for (offset, record) in journal.records(shard, &stream).await? {
+            let entry = reader::decode(&source.catalog, &record)
+                .map_err(|error| parking::FetchError(error.to_string()))?;
+            let Some(entry) = entry.map(Arc::new) else { continue };
+            let count = entry.outcome.as_ref().map_or(0, Vec::len);
+            events.extend((0..count).map(|index| Event {
+                entry: Arc::clone(&entry),
+                index,
+                shard,
+                offset,
+            }));
         }
     }
     events.retain(|event| {

@@ -10,6 +10,7 @@
 //! - `sql`: the one statement;
 //! - [`freshness`]: how far the live projections are, in memory;
 //! - `cache`: answers of the current checkpoints;
+//! - [`live`]: what changes, for those who follow it;
 //! - [`queries`]: all of it together; [`answer`], [`error`], [`metrics`];
 //! - [`check`]: whether every offered filter and sort has an index.
 //!
@@ -22,6 +23,7 @@ pub mod check;
 pub mod cursor;
 pub mod error;
 pub mod freshness;
+pub mod live;
 pub mod metrics;
 pub mod queries;
 pub mod request;
@@ -34,6 +36,7 @@ pub use answer::{ListAnswer, Meta, RowAnswer};
 pub use cursor::{CursorKey, CursorKeyError};
 pub use error::QueryError;
 pub use freshness::{CHANNEL, Freshness, LogIdentity};
+pub use live::{Event, EventId, LiveLimits, Subscription};
 pub use queries::{Limits, Queries};
 pub use request::{Prepared, Request};
 pub use resource::{Column, Definition, Expansion, LoadError, Resource, Resources};

@@ -16,3 +16,13 @@ pub const BUILD_SWITCHES: &str = "annals_query_build_switches_total";
 pub const REFRESHES: &str = "annals_query_refreshes_total";
 /// Reads of all checkpoints that failed.
 pub const REFRESH_FAILURES: &str = "annals_query_refresh_failures_total";
+/// Subscribers of live changes at this moment.
+pub const LIVE_CONNECTIONS: &str = "annals_query_live_connections";
+/// Subscriptions that began: label `how` is `new`, `exact` (resumed without a snapshot) or `snapshot` (resumed with one).
+pub const LIVE_BEGINNINGS: &str = "annals_query_live_beginnings_total";
+/// Events handed to subscribers.
+pub const LIVE_EVENTS: &str = "annals_query_live_events_total";
+/// Subscribers that were ended because they took events too slowly.
+pub const LIVE_TOO_SLOW: &str = "annals_query_live_too_slow_total";
+/// Readings of a feed's rows that failed and are tried again.
+pub const LIVE_FAILURES: &str = "annals_query_live_failures_total";

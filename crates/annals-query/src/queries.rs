@@ -1,10 +1,12 @@
 //! Answers requests: waits for freshness, looks into the cache, runs the one statement, and checks what it saw.
 
+mod live;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals_domain::Ambient;
-use annals_record::Version;
+use annals_record::{Position, Version};
 use annals_store::notify::Listener;
 use annals_store::pool::{DatabaseUrl, PoolSettings};
 use annals_store::{ErrorClass, error};
@@ -15,8 +17,9 @@ use tokio::time::Instant;
 use crate::answer::{self, ListAnswer, Meta, RowAnswer};
 use crate::cache::{Answers, Found};
 use crate::freshness::{self, COLUMNS, Freshness, Seen, State};
+use crate::live::{Hub, LiveLimits};
 use crate::request::{Prepared, Request, Selection};
-use crate::sql::{self, Bind};
+use crate::sql::{self, Bind, Statement};
 use crate::{CursorKey, QueryError, Resources, metrics as names};
 
 /// Bounds of queries.
@@ -32,10 +35,12 @@ pub struct Limits {
     pub statement_timeout: Duration,
     /// `query.cache_bytes`: answers kept in memory; 0: none.
     pub cache_bytes: u64,
+    /// Of live changes.
+    pub live: LiveLimits,
 }
 
 impl Default for Limits {
-    /// 50 rows, at most 500; 16 connections; 2 s; 64 MiB.
+    /// 50 rows, at most 500; 16 connections; 2 s; 64 MiB; live changes as [`LiveLimits`] has them.
     fn default() -> Self {
         Self {
             default_page: 50,
@@ -43,6 +48,7 @@ impl Default for Limits {
             connections: 16,
             statement_timeout: Duration::from_secs(2),
             cache_bytes: 64 << 20,
+            live: LiveLimits::default(),
         }
     }
 }
@@ -76,7 +82,7 @@ impl Limits {
         if self.statement_timeout.is_zero() {
             return Err("query.statement_timeout_ms must be at least 1");
         }
-        Ok(())
+        self.live.validate()
     }
 }
 
@@ -90,6 +96,7 @@ pub struct Queries {
     ambient: Ambient,
     limits: Limits,
     answers: Answers,
+    live: Hub,
 }
 
 impl Queries {
@@ -111,6 +118,7 @@ impl Queries {
             ambient,
             limits,
             answers: Answers::new(limits.cache_bytes),
+            live: Hub::new(limits.live),
         }
     }
 
@@ -182,28 +190,12 @@ impl Queries {
         })
     }
 
-    /// Keeps checkpoints and live builds known, for ever: to be run once, as a task named `freshness`. The listener is
-    /// one of [`crate::CHANNEL`].
+    /// Keeps checkpoints, live builds and feeds of live changes up to date, for ever: to be run once, as a task named
+    /// `queries`. The listener is one of [`crate::CHANNEL`].
     ///
     /// Cancel safe.
     pub async fn run(&self, listener: Listener) {
-        tokio::join!(self.freshness.run(listener), self.follow());
-    }
-
-    /// Waits until the answer to a request may have another entity tag than this one, as far as is known: what live
-    /// changes are made of. The caller asks again then.
-    ///
-    /// Cancel safe.
-    pub async fn changed(&self, prepared: &Prepared, etag: &str) {
-        let sources = prepared.sources();
-        let is_new = || {
-            let states = self.freshness.known(&sources);
-            states.is_none_or(|states| !answer::names(etag, &answer::etag(&prepared.whole, &states)))
-        };
-        let mut watch = self.freshness.watch();
-        while !is_new() {
-            watch.next().await;
-        }
+        tokio::join!(self.freshness.run(listener), self.follow(), self.keep_feeds());
     }
 
     /// Resolves resources anew when another build becomes live, so that what it offers can be asked for at once.
@@ -240,22 +232,31 @@ impl Queries {
         )
     }
 
-    /// Waits, looks, asks; and once more if another build has become live in between.
-    async fn find(&self, mut prepared: Prepared) -> Result<(Prepared, Found), QueryError> {
+    async fn find(&self, prepared: Prepared) -> Result<(Prepared, Found), QueryError> {
         let deadline = Instant::now() + prepared.request.wait;
+        let request = Arc::clone(&prepared.request);
+        self.settle(prepared, &request.after, deadline).await
+    }
+
+    /// Waits, looks, asks; and once more if another build has become live in between.
+    async fn settle<T: Reading>(
+        &self,
+        mut prepared: Prepared,
+        after: &[Position],
+        deadline: Instant,
+    ) -> Result<(Prepared, T), QueryError> {
         let mut switched = false;
         loop {
-            let after = &prepared.request.after;
             if !after.is_empty() {
                 self.freshness.wait(&prepared.sources(), after, deadline).await?;
             }
-            if let Some(found) = self.cached(&prepared) {
+            if let Some(found) = T::remembered(self, &prepared) {
                 return Ok((prepared, found));
             }
-            match self.ask(&prepared).await? {
-                Asked::Found(found) => match freshness::check_folded(&found.states, after) {
+            match self.ask::<T>(&prepared).await? {
+                Asked::Found(found) => match freshness::check_folded(found.states(), after) {
                     Ok(()) => {
-                        self.answers.put(prepared.whole, found.clone());
+                        found.remember(self, &prepared);
                         return Ok((prepared, found));
                     }
                     // What was known was another build's: this one is not as far.
@@ -272,7 +273,7 @@ impl Queries {
                     let sources = prepared.sources();
                     let projections: Vec<&str> = sources.iter().map(|(name, _)| *name).collect();
                     self.resources.reload(&self.pool, &projections).await?;
-                    prepared = self.understand(Arc::clone(&prepared.request))?;
+                    prepared = T::understand(self, Arc::clone(&prepared.request))?;
                 }
             }
         }
@@ -293,9 +294,9 @@ impl Queries {
         found
     }
 
-    async fn ask(&self, prepared: &Prepared) -> Result<Asked, QueryError> {
+    async fn ask<T: Reading>(&self, prepared: &Prepared) -> Result<Asked<T>, QueryError> {
         count(names::STATEMENTS, prepared);
-        let statement = sql::statement(prepared);
+        let statement = T::statement(prepared);
         let query = sqlx::query(AssertSqlSafe(statement.sql));
         let query = statement.binds.into_iter().fold(query, Bind::add);
         match query.fetch_one(&self.pool).await {
@@ -309,7 +310,8 @@ impl Queries {
         }
     }
 
-    fn read(&self, prepared: &Prepared, row: &PgRow) -> Result<Asked, QueryError> {
+    /// The states first, then what was asked for.
+    fn read<T: Reading>(&self, prepared: &Prepared, row: &PgRow) -> Result<Asked<T>, QueryError> {
         let sources = prepared.sources();
         let mut states = Vec::with_capacity(sources.len());
         for (at, (projection, build)) in sources.iter().enumerate() {
@@ -320,13 +322,53 @@ impl Queries {
             states.push(state);
         }
         let at = sources.len() * COLUMNS;
+        Ok(Asked::Found(T::read(self, prepared, row, at, states.into())?))
+    }
+}
+
+/// What a statement gave.
+enum Asked<T> {
+    Found(T),
+    /// Another build is live than the one that was asked.
+    Switched,
+}
+
+/// What is read of the one line of a statement.
+trait Reading: Sized {
+    fn statement(prepared: &Prepared) -> Statement;
+    /// From the column `at` on; the states come before.
+    fn read(
+        queries: &Queries,
+        prepared: &Prepared,
+        row: &PgRow,
+        at: usize,
+        states: Arc<[Arc<State>]>,
+    ) -> Result<Self, sqlx::Error>;
+    fn states(&self) -> &[Arc<State>];
+    fn understand(queries: &Queries, request: Arc<Request>) -> Result<Prepared, QueryError>;
+    fn remembered(queries: &Queries, prepared: &Prepared) -> Option<Self>;
+    fn remember(&self, queries: &Queries, prepared: &Prepared);
+}
+
+impl Reading for Found {
+    fn statement(prepared: &Prepared) -> Statement {
+        sql::statement(prepared)
+    }
+
+    fn read(
+        queries: &Queries,
+        prepared: &Prepared,
+        row: &PgRow,
+        at: usize,
+        states: Arc<[Arc<State>]>,
+    ) -> Result<Self, sqlx::Error> {
         let data: Option<&str> = row.try_get(at)?;
-        let mut found = Found {
+        let mut found = Self {
             data: data.map(Arc::from),
             version: None,
             next: None,
             count: None,
-            states: states.into(),
+            states,
         };
         match &prepared.selection {
             Selection::Row(_) => {
@@ -338,19 +380,28 @@ impl Queries {
                 let last: Option<Vec<Option<String>>> = row.try_get(at + 2)?;
                 let count: Option<i64> = row.try_get(at + 3)?;
                 let last = last.filter(|_| rows > i64::from(page.limit));
-                found.next = last.map(|last| self.cursors.seal(&prepared.query, &last).into());
+                found.next = last.map(|last| queries.cursors.seal(&prepared.query, &last).into());
                 found.count = count.and_then(|count| u64::try_from(count).ok());
             }
         }
-        Ok(Asked::Found(found))
+        Ok(found)
     }
-}
 
-/// What a statement gave.
-enum Asked {
-    Found(Found),
-    /// Another build is live than the one that was asked.
-    Switched,
+    fn states(&self) -> &[Arc<State>] {
+        &self.states
+    }
+
+    fn understand(queries: &Queries, request: Arc<Request>) -> Result<Prepared, QueryError> {
+        queries.understand(request)
+    }
+
+    fn remembered(queries: &Queries, prepared: &Prepared) -> Option<Self> {
+        queries.cached(prepared)
+    }
+
+    fn remember(&self, queries: &Queries, prepared: &Prepared) {
+        queries.answers.put(prepared.whole, self.clone());
+    }
 }
 
 fn count(name: &'static str, prepared: &Prepared) {

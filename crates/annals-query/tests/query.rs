@@ -14,6 +14,8 @@ mod support;
 mod commerce;
 #[path = "query/freshness.rs"]
 mod freshness;
+#[path = "query/live.rs"]
+mod live;
 #[path = "query/pages.rs"]
 mod pages;
 #[path = "query/rows.rs"]

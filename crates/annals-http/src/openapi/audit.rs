@@ -124,7 +124,7 @@ pub(super) fn add(document: &mut Document) {
     get(
         "shards",
         "shards",
-        "Every shard: end, epoch, chain.",
+        "Every shard: end, epoch, chain, the time of its latest decision, owner.",
         Vec::new(),
         &object,
     );

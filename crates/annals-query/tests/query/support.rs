@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use annals_domain::{Ambient, Fixed};
 use annals_query::{
-    Access, CursorKey, Definition, Expansion, Freshness, Limits, ListAnswer, LogIdentity, Queries,
+    Access, CHANNEL, CursorKey, Definition, Expansion, Freshness, Limits, ListAnswer, LogIdentity, Queries,
     QueryError, Request, Resources, RowAnswer, Scope,
 };
 use annals_record::{Generation, ShardCount};
+use annals_store::notify::Listener;
 use annals_store::testing::TestDatabase;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -148,6 +149,31 @@ impl World {
         })
     }
 
+    /// Another query node over the same database, which keeps itself up to date until it is dropped.
+    pub async fn node(&self, limits: Limits) -> Node {
+        let pool = limits.pool(self.database.url()).connect().await.unwrap();
+        let resources = Arc::new(Resources::of(&pool, definitions()).await.unwrap());
+        let log = self.freshness.log();
+        let freshness = Arc::new(Freshness::new(pool.clone(), resources.projections(), log));
+        freshness.refresh().await.unwrap();
+        let (ambient, _) = Ambient::fixed(NOW_MS, 1);
+        let key = CursorKey::new(&[7; 32]).unwrap();
+        let queries = Arc::new(Queries::new(pool, resources, freshness, key, ambient, limits));
+        let listener = Listener::connect(&limits.pool(self.database.url()), &[CHANNEL]).await.unwrap();
+        let kept = Arc::clone(&queries);
+        let task = tokio::spawn(async move { kept.run(listener).await });
+        Node { queries, task }
+    }
+
+    /// Does this to the rows of `shop`, moves its checkpoint with it, and says so.
+    pub async fn change(&self, sql: &str) {
+        let sql = format!(
+            "BEGIN; {sql}; UPDATE annals.checkpoint SET next_offset = next_offset + 1, accepted = accepted + 1
+             WHERE reader = 'projection/shop/1' AND shard = 0; COMMIT; NOTIFY {CHANNEL}, 'shop'"
+        );
+        run(&self.pool, &sql).await;
+    }
+
     pub async fn order(&self, n: u32, customer: &str, total: i64, paid_on: Option<&str>) {
         sqlx::query(
             "INSERT INTO shop_b1.orders VALUES ($1::uuid, $2::uuid, 'placed', $3,
@@ -169,6 +195,18 @@ impl World {
 
     pub async fn list(&self, request: Request) -> Result<ListAnswer, QueryError> {
         self.queries.list(self.queries.prepare(request)?).await
+    }
+}
+
+/// A query node.
+pub struct Node {
+    pub queries: Arc<Queries>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

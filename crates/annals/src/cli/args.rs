@@ -424,6 +424,15 @@ pub(crate) struct BenchArgs {
     /// How long
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub(crate) duration: Duration,
+    /// So many requests a second, due whatever the server does [default: each client's next one is due at its answer]
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
+    /// Raise the rate to the knee, from --rate or 250: the last one with p99 under 200 ms and under 0.1 % failed
+    #[arg(long)]
+    pub(crate) ramp: bool,
+    /// How long each step of a ramp lasts
+    #[arg(long, default_value = "5s", value_parser = duration, requires = "ramp")]
+    pub(crate) step: Duration,
     /// What is sent, with weights: receive=9,get=1 [default: the app's first kind of load]
     #[arg(long)]
     pub(crate) mix: Option<String>,

@@ -102,9 +102,13 @@ impl Work<'_> {
             return Ok(Answer::No);
         };
         let seconds = began.elapsed().as_secs_f64();
-        self.print(&json!({
+        let done = json!({
             "name": name, "build": id.build.get(), "state": "caught_up", "records": records, "seconds": seconds,
-        }))?;
+        });
+        // One document: the comparison names the build too.
+        if !with_diff || self.output == Output::Table {
+            self.print(&done)?;
+        }
         match with_diff {
             true => self.compare(&id).await,
             false => Ok(Answer::Done),

@@ -59,6 +59,8 @@ section! {
         brokers: Option<String> = None,
         /// Kafka: the topic.
         topic: String = "{app}.log".to_owned(),
+        /// Kafka: how many appends of a shard may be under way at once.
+        appends_in_flight: usize = 4,
         /// Kafka: encrypt the connections.
         tls: bool = false,
         /// Kafka: the authorities to trust (PEM); unset: the system's.
@@ -93,6 +95,8 @@ section! {
         tail_bytes: Bytes = Bytes::mib(64),
         /// Bytes of streams in memory.
         cache_bytes: Bytes = Bytes::mib(256),
+        /// How long the log may owe a shard an answer; beyond it new commands get 503 `log-unavailable`.
+        stall_ms: u64 = 5_000,
         /// After this a command's outcome is not known (504).
         deadline_ms: u64 = 5_000,
         /// Records of a stream between two snapshots.
@@ -191,6 +195,16 @@ section! {
         statement_timeout_ms: u64 = 2_000,
         /// Answers kept in memory.
         cache_bytes: Bytes = Bytes::mib(64),
+        /// How many live changes (`Accept: text/event-stream`) this node serves at once; beyond it 503 `overloaded`.
+        live_connections: usize = 1_024,
+        /// How many of these may be one caller's; beyond it 429 `quota-exceeded`.
+        live_per_caller: usize = 32,
+        /// How many rows one of them may follow.
+        live_rows: u32 = 1_000,
+        /// Changes remembered for those who read slowly or come back, beside the newest ones.
+        live_bytes: Bytes = Bytes::mib(64),
+        /// How often a stream of live changes in which nothing happens says that it is there.
+        live_heartbeat_ms: u64 = 15_000,
     }
 }
 

@@ -210,6 +210,7 @@ fn http_settings(settings: &Settings) -> Result<annals_http::Settings, ConfigErr
         connections: http.connections,
         cors_origins: http.cors_origins.clone(),
         tls,
+        live_heartbeat_ms: settings.query.live_heartbeat_ms,
         access_log: settings.telemetry.access_log,
         ..annals_http::Settings::default()
     };

@@ -80,6 +80,9 @@ impl Ready {
                 Place::Halted => reasons.push(format!("shard {shard} is halted")),
             }
         }
+        for shard in self.commands.iter().flat_map(Commands::stalled) {
+            reasons.push(format!("shard {shard} waits for the log"));
+        }
         let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
         reasons.extend(behind.iter().cloned());
         match reasons.is_empty() {
