@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use annals_domain::{Ambient, Catalog, CommandRequest};
 use annals_log::{Checkpoint, LoadRequest, Loaded, Snapshot, StoreError, writer};
+use annals_record::fold::Head;
 use annals_record::record::Record;
 use annals_record::{Offset, Shard, StreamId, hash};
 
@@ -243,6 +244,11 @@ impl Engine {
     /// Whether this engine's writer of the shard is owner.
     pub fn is_owner(&self, shard: Shard) -> bool {
         self.shards.get(&shard).is_some_and(ShardEngine::is_owner)
+    }
+
+    /// What this engine's writer has folded of the shard; to be compared with any other reader's head (L4).
+    pub fn head(&self, shard: Shard) -> Option<&Head> {
+        self.shards.get(&shard).and_then(ShardEngine::head)
     }
 
     /// Whether nothing is open anywhere.

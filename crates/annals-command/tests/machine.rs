@@ -153,3 +153,25 @@ fn a_snapshot_that_is_ahead_of_a_lagging_journal_is_not_wrong() {
     );
     assert_eq!(machine.dropped, Vec::<String>::new());
 }
+
+#[test]
+fn a_zombie_that_knows_a_record_from_a_snapshot_only_says_that_it_is_not_available() {
+    let (log, store) = parts();
+    store.hold(SHARD, Offset::new(0));
+    let mut zombie = Machine::new("a", &log, &store, settings());
+    zombie.own();
+    let mut owner = Machine::new("b", &log, &store, settings());
+    owner.own();
+    owner.send(add("counter-1", "k", 1)).unwrap();
+    let stream = StreamId::try_from("counter-1").unwrap();
+    assert!(store.snapshot(&stream).is_some());
+    assert!(
+        zombie.engine.is_owner(SHARD),
+        "it has not heard of the other claim"
+    );
+    assert_eq!(
+        zombie.send(add("counter-1", "k", 1)).unwrap_err(),
+        SendError::ShardUnavailable
+    );
+    assert!(owner.send(add("counter-1", "k", 1)).unwrap().replayed);
+}
