@@ -106,8 +106,12 @@ pub struct ShardWriter {
     last_append_ms: i64,
     /// Whether a [`Output::Read`] is unanswered.
     reading: bool,
-    /// The record before the checkpoint, which must still be what it was.
+    /// The hash of the record before the head; zeros at offset 0.
+    last_hash: Hash32,
+    /// The record before the head, which must still be what it was when a claim is made.
     verify: Option<(Offset, Hash32)>,
+    /// The log was said to end below the head.
+    short: bool,
     tail: Tail,
 }
 
@@ -115,10 +119,6 @@ impl ShardWriter {
     /// A writer that knows the shard up to `checkpoint` (the journal's). It is owner of nothing yet.
     pub fn new(shard: Shard, genesis: Hash32, checkpoint: &Checkpoint, settings: WriterSettings) -> Self {
         let next = checkpoint.head.next;
-        let verify = next
-            .get()
-            .checked_sub(1)
-            .map(|last| (Offset::new(last), checkpoint.last_hash));
         Self {
             shard,
             settings,
@@ -132,7 +132,9 @@ impl ShardWriter {
             next_append: 0,
             last_append_ms: i64::MIN,
             reading: false,
-            verify,
+            last_hash: checkpoint.last_hash,
+            verify: None,
+            short: false,
             tail: Tail::new(next),
         }
     }
@@ -368,7 +370,11 @@ impl ShardWriter {
         };
         if wanted && !self.reading {
             self.reading = true;
-            let from = self.verify.map_or(self.fold.head().next, |(offset, _)| offset);
+            // A log that is too short is asked for more than it has: it comes back, or the shell says that it will not.
+            let from = match self.verify {
+                Some((before, _)) if !self.short => before,
+                Some(_) | None => self.fold.head().next,
+            };
             out.push(Output::Read(from));
         }
     }

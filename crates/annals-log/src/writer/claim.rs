@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_record::record::{Claim, Meta, Record, Seen};
-use annals_record::{Epoch, Offset, RecordId};
+use annals_record::{Epoch, Hash32, Offset, RecordId};
 use bytes::Bytes;
 
 use super::{ClaimDraft, Output, Phase, ShardWriter, State, StopReason};
@@ -20,6 +20,8 @@ impl ShardWriter {
             value,
             append: 0,
         });
+        self.verify = self.record_before_head();
+        self.short = false;
         self.state = State::Claiming(Phase::End);
         out.push(Output::End);
     }
@@ -32,19 +34,26 @@ impl ShardWriter {
 
     pub(super) fn end_known(&mut self, end: Offset, out: &mut Vec<Output>) {
         if self.state == State::Claiming(Phase::End) {
+            self.short = end < self.fold.head().next;
             self.state = State::Claiming(Phase::Reading(end));
             self.claim_if_at_end(out);
         }
     }
 
+    /// Claiming is resuming: the log may have been cut off or replaced since this record was folded.
+    fn record_before_head(&self) -> Option<(Offset, Hash32)> {
+        let last = self.fold.head().next.get().checked_sub(1)?;
+        Some((Offset::new(last), self.last_hash))
+    }
+
     /// Appends the claim once everything up to the end seen before it has been folded, and the record before
-    /// the checkpoint was found to be what it was.
+    /// the head was found to be what it was.
     pub(super) fn claim_if_at_end(&mut self, out: &mut Vec<Output>) {
         let State::Claiming(Phase::Reading(end)) = self.state else {
             return;
         };
         let head = *self.fold.head();
-        if head.next < end || self.verify.is_some() {
+        if head.next < end || self.short || self.verify.is_some() {
             return;
         }
         let append = self.number_append();
@@ -82,6 +91,13 @@ impl ShardWriter {
             Appended::HeadMoved(head) if head.epoch > self.fold.head().epoch => {
                 self.stop(
                     StopReason::ClaimFailed("another claim came first".to_owned()),
+                    out,
+                );
+            }
+            // Nothing came in between: another log. The next claim looks at the record before the head.
+            Appended::HeadMoved(head) if head.next <= self.fold.head().next => {
+                self.stop(
+                    StopReason::ClaimFailed("the log's head is not the one that was read".to_owned()),
                     out,
                 );
             }

@@ -58,6 +58,7 @@ impl ShardWriter {
             };
             self.sent -= 1;
             let offset = self.fold.head().next;
+            self.last_hash = hash;
             match self.fold.step_record(&record, hash) {
                 Verdict::Accept => self.accepted(record, offset, out),
                 Verdict::Ghost(why) => {
@@ -82,6 +83,18 @@ impl ShardWriter {
 
     pub(super) fn read(&mut self, slots: Vec<Arc<Placed>>, out: &mut Vec<Output>) {
         self.reading = false;
+        if std::mem::take(&mut self.short) {
+            // It has come back; whether it is still the same log, the record before the head says.
+            return;
+        }
+        if slots.is_empty()
+            && self.verify.is_some()
+            && matches!(self.state, State::Claiming(Phase::Reading(_)))
+        {
+            // Nothing stands where a record was folded: the log may have become shorter since its end was asked for.
+            self.state = State::Claiming(Phase::End);
+            return out.push(Output::End);
+        }
         for placed in slots {
             if !self.still_reading() {
                 return;
@@ -120,6 +133,7 @@ impl ShardWriter {
     pub(super) fn take(&mut self, placed: &Placed, out: &mut Vec<Output>) {
         let offset = placed.offset;
         let record = placed.slot.known();
+        self.last_hash = placed.hash;
         match self.fold.step(&placed.slot, placed.hash) {
             Verdict::Halt(halt) => self.halt(HaltReason::Fold { offset, halt }, out),
             Verdict::Ghost(why) => {
