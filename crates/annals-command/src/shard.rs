@@ -5,6 +5,7 @@
 //! holds every accepted record of its stream and every one decided before it.
 
 mod decide;
+mod plants;
 mod settle;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

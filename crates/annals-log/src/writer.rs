@@ -22,6 +22,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod claim;
+mod plants;
 mod settle;
 mod tail;
 mod words;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use annals_record::fold::{ChainAt, Fold, Head};
 use annals_record::hash;
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Entry, Meta, Record};
 use annals_record::{Hash32, Offset, RecordId, Shard};
 use bytes::Bytes;
@@ -325,7 +327,11 @@ impl ShardWriter {
     fn appended(&mut self, append: AppendId, result: Appended, out: &mut Vec<Output>) {
         if self.claim.as_ref().is_some_and(|claim| claim.append == append) {
             self.claim_appended(result, out);
-        } else if let Some(index) = self.in_flight.iter().position(|open| open.append == append) {
+        } else if let Some(index) = self
+            .in_flight
+            .iter()
+            .position(|open| open.append == append || planted(Plant::LandingsByOrder))
+        {
             self.records_appended(index, result, out);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Claim, Meta, Record, Seen};
 use annals_record::{Epoch, Hash32, Offset, RecordId};
 use bytes::Bytes;
@@ -34,7 +35,7 @@ impl ShardWriter {
 
     pub(super) fn end_known(&mut self, end: Offset, out: &mut Vec<Output>) {
         if self.state == State::Claiming(Phase::End) {
-            self.short = end < self.fold.head().next;
+            self.short = end < self.fold.head().next && !planted(Plant::ClaimShortLog);
             self.state = State::Claiming(Phase::Reading(end));
             self.claim_if_at_end(out);
         }
@@ -43,7 +44,7 @@ impl ShardWriter {
     /// Claiming is resuming: the log may have been cut off or replaced since this record was folded.
     fn record_before_head(&self) -> Option<(Offset, Hash32)> {
         let last = self.fold.head().next.get().checked_sub(1)?;
-        Some((Offset::new(last), self.last_hash))
+        (!planted(Plant::ClaimShortLog)).then_some((Offset::new(last), self.last_hash))
     }
 
     /// Appends the claim once everything up to the end seen before it has been folded, and the record before
@@ -59,7 +60,19 @@ impl ShardWriter {
         let append = self.number_append();
         let Some(claim) = &mut self.claim else { return };
         claim.append = append;
-        let record = Record {
+        let Some(record) = self.claim_record() else { return };
+        self.state = State::Claiming(Phase::Appending);
+        out.push(Output::Append {
+            append,
+            at: head,
+            records: vec![Hashed::of(Arc::new(record))],
+        });
+    }
+
+    /// The claim, chained to the head.
+    pub(super) fn claim_record(&self) -> Option<Record> {
+        let (claim, head) = (self.claim.as_ref()?, self.fold.head());
+        Some(Record {
             stream: None,
             timestamp_ms: claim.time_ms.max(head.time_ms),
             meta: Meta::Claim(Claim {
@@ -72,13 +85,7 @@ impl ShardWriter {
                 genesis: self.fold.genesis(),
             }),
             value: claim.value.clone(),
-        };
-        self.state = State::Claiming(Phase::Appending);
-        out.push(Output::Append {
-            append,
-            at: head,
-            records: vec![Hashed::of(Arc::new(record))],
-        });
+        })
     }
 
     pub(super) fn claim_appended(&mut self, result: Appended, out: &mut Vec<Output>) {
@@ -86,6 +93,7 @@ impl ShardWriter {
             return;
         }
         match result {
+            Appended::Landed(_) if planted(Plant::ClaimReadToTheEnd) => self.own_at_once(out),
             // Whether it landed or not, the fold will say: by its id, or by a claim that was given up.
             Appended::Landed(_) | Appended::Unknown(_) => self.state = State::Claiming(Phase::Passing),
             Appended::HeadMoved(head) if head.epoch > self.fold.head().epoch => {
@@ -95,7 +103,9 @@ impl ShardWriter {
                 );
             }
             // Nothing came in between: another log. The next claim looks at the record before the head.
-            Appended::HeadMoved(head) if head.next <= self.fold.head().next => {
+            Appended::HeadMoved(head)
+                if head.next <= self.fold.head().next && !planted(Plant::ClaimShortLog) =>
+            {
                 self.stop(
                     StopReason::ClaimFailed("the log's head is not the one that was read".to_owned()),
                     out,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use annals_record::fold::Verdict;
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Meta, Record};
 use annals_record::{Offset, RecordId};
 
@@ -14,7 +15,12 @@ impl ShardWriter {
         let State::Owner { repair } = self.state else {
             return;
         };
+        if planted(Plant::AcknowledgeBeforeFold) {
+            self.acknowledge(&result, out);
+        }
         match result {
+            Appended::Unknown(_) if planted(Plant::BlindRetry) => self.retry_blindly(out),
+            Appended::Unknown(_) if planted(Plant::IgnoreUnknown) => {}
             Appended::Landed(places) if index == 0 && repair.is_none() && self.is_expected(&places) => {
                 self.in_flight.pop_front();
                 self.accept_front(places.len(), out);
@@ -44,7 +50,8 @@ impl ShardWriter {
         let mut next = self.fold.head().next;
         places.len() <= self.sent
             && places.iter().zip(&self.pending).all(|((id, offset), pending)| {
-                let expected = *offset == next && *id == pending.record.id();
+                let expected = (*offset == next || planted(Plant::NoGapCheck))
+                    && (*id == pending.record.id() || planted(Plant::LandingsByOrder));
                 next = next.next();
                 expected
             })
@@ -176,7 +183,9 @@ impl ShardWriter {
         // No record of an earlier epoch can count from here on.
         self.settle_all(out);
         if let State::Claiming(_) = self.state
-            && self.claim.as_ref().is_some_and(|claim| claim.id == id)
+            && self.claim.as_ref().is_some_and(|claim| {
+                claim.id == id || planted(Plant::ClaimByEpoch) && self.awaits_its_claim()
+            })
         {
             self.claim = None;
             self.next = *self.fold.head();
