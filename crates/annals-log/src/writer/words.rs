@@ -24,15 +24,27 @@ pub struct WriterSettings {
     pub keep_tail: bool,
 }
 
+impl WriterSettings {
+    /// For the Postgres log, where appends that chain on each other share the next statement: what is decided while one
+    /// is under way is already there when it ends.
+    pub const POSTGRES: Self = Self {
+        appends_in_flight: 8,
+        append_records: 1_000,
+        append_bytes: 4 << 20,
+        idle_ms: 600_000,
+        keep_tail: false,
+    };
+    /// For the Kafka log, where each append is a request of its own: a shard's next one gathers while one is under way.
+    pub const KAFKA: Self = Self {
+        appends_in_flight: 1,
+        keep_tail: true,
+        ..Self::POSTGRES
+    };
+}
+
 impl Default for WriterSettings {
     fn default() -> Self {
-        Self {
-            appends_in_flight: 1,
-            append_records: 1_000,
-            append_bytes: 4 << 20,
-            idle_ms: 600_000,
-            keep_tail: false,
-        }
+        Self::POSTGRES
     }
 }
 

@@ -108,16 +108,13 @@ fn engine_settings(settings: &Settings, kind: LogKind) -> Result<EngineSettings,
         refusals_per_minute: command.refusals_per_minute,
         refusal_burst: command.refusal_burst,
         record_bytes: log.record_bytes.usize(),
-        writer: WriterSettings {
-            // Kafka's journal is filled behind the log; until it has a record, only the writer does.
-            keep_tail: kind == LogKind::Kafka,
-            // Postgres gathers what waits into one statement by itself; there a second append would only be refused
-            // with the first.
-            appends_in_flight: match kind {
-                LogKind::Kafka => log.appends_in_flight,
-                LogKind::Postgres | LogKind::Memory => 1,
+        // Kafka's journal is filled behind the log; until it has a record, only the writer does.
+        writer: match kind {
+            LogKind::Kafka => WriterSettings {
+                appends_in_flight: log.appends_in_flight,
+                ..WriterSettings::KAFKA
             },
-            ..WriterSettings::default()
+            LogKind::Postgres | LogKind::Memory => WriterSettings::POSTGRES,
         },
         ..EngineSettings::default()
     };
