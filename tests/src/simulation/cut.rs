@@ -4,7 +4,7 @@
 //! and looks at who notices: a fold of the log must not lead to a head that was known before, whoever starts again at
 //! a record that is not what it was must halt, and so must an owner that stands beyond the log's end.
 
-use annals_command::engine::Engine;
+use annals_command::engine::{Engine, Input};
 use annals_log::{Checkpoint, Plays};
 use annals_record::Offset;
 use annals_record::fold::{Fold, Head};
@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::followers::Kind;
 use super::journal::Journal;
+use super::nodes::Open;
 use super::plan::Cut;
 use super::truth::index;
 use super::wire::{SHARD, raw};
@@ -50,6 +51,17 @@ impl World {
             self.restore_journal();
         }
         self.leads_elsewhere(at, &known)
+    }
+
+    /// A node asks where the log begins and ends; what it hears may be old by then.
+    pub(super) fn bounds(&mut self, n: usize, end: Option<Offset>) -> Check {
+        match end {
+            None => {
+                let end = self.truth.end();
+                self.wait(n, Open::Bounds(Some(end)))
+            }
+            Some(end) => self.input(n, Input::Bounds(SHARD, Some((Offset::new(0), end)))),
+        }
     }
 
     /// With Postgres the journal is the log, so it loses the same.

@@ -29,6 +29,7 @@ pub(super) enum Open {
     /// Two steps each: the answer is made, and then arrives.
     Journal(Option<Checkpoint>),
     End(Option<Offset>),
+    Bounds(Option<Offset>),
     Load(LoadId, Vec<LoadRequest>, Option<Vec<Loaded>>),
     Read {
         from: Offset,
@@ -246,6 +247,7 @@ impl World {
                 self.say(|_| format!("node {n} hears that the log ends at {end}"));
                 self.input(n, Input::Writer(SHARD, writer::Input::End(end)))
             }
+            Open::Bounds(end) => self.bounds(n, end),
             Open::Load(load, requests, None) => {
                 if self.rng.chance(fails) {
                     self.say(|_| format!("load {load} of node {n} fails"));
@@ -305,7 +307,7 @@ impl World {
         }
     }
 
-    fn wait(&mut self, n: usize, open: Open) -> Check {
+    pub(super) fn wait(&mut self, n: usize, open: Open) -> Check {
         self.nodes[n].open.push(open);
         Ok(())
     }
@@ -338,6 +340,8 @@ impl World {
             Effect::Reply(token, result) => self.replied(n, token, &result),
             Effect::Log { output, .. } => self.to_log(n, output),
             Effect::Journal(_) => self.wait(n, Open::Journal(None)),
+            Effect::Bounds(_) => self.wait(n, Open::Bounds(None)),
+            Effect::Stalled { .. } => Ok(()),
             Effect::Load { load, requests } => self.wait(n, Open::Load(load, requests, None)),
             Effect::Fetch { fetch, offset, .. } => self.wait(n, Open::Fetch(fetch, offset)),
             Effect::Snapshot(snapshot) => {
