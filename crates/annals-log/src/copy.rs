@@ -14,13 +14,13 @@ mod readers;
 mod target;
 mod walk;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_record::fold::{Fold, Ghost, Halt, Head, Verdict};
 use annals_record::record::{Close, Kind, Meta, Record, Slot};
 use annals_record::{Hash32, Offset, RecordId, Shard};
 use bytes::Bytes;
-use std::sync::Arc;
 use tokio::time::{sleep, timeout};
 
 use crate::{Appended, Hashed, Log, LogError};
@@ -62,22 +62,8 @@ pub enum CopyError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// The source itself halts: what is from there on cannot be copied, and has to be left behind knowingly.
-    #[error(
-        "shard {shard} of the source halts at offset {offset} ({halt}; the record's hash is {record}, the chain before \
-         it {chain}): --until {shard}:{offset} leaves it and all that follows behind"
-    )]
-    Halted {
-        /// The shard.
-        shard: Shard,
-        /// Where.
-        offset: Offset,
-        /// Why.
-        halt: Halt,
-        /// The hash of the record that it halts in front of.
-        record: Hash32,
-        /// The chain before it.
-        chain: Hash32,
-    },
+    #[error(transparent)]
+    Halted(Box<HaltedAt>),
     /// Somebody goes on writing to the source.
     #[error(
         "shard {shard} could not be closed in {attempts} attempts: somebody writes to it; stop every node first"
@@ -126,6 +112,25 @@ pub enum CopyError {
     /// Postgres.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+/// Where and why a log cannot be folded any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "shard {shard} of the log halts at offset {offset} ({halt}; the record's hash is {record}, the chain before it \
+     {chain}): --until {shard}:{offset} leaves it and all that follows behind"
+)]
+pub struct HaltedAt {
+    /// The shard.
+    pub shard: Shard,
+    /// Where.
+    pub offset: Offset,
+    /// Why.
+    pub halt: Halt,
+    /// The hash of the record that it halts in front of.
+    pub record: Hash32,
+    /// The chain before it.
+    pub chain: Hash32,
 }
 
 /// A shard of a log, and what it begins with.
@@ -207,7 +212,7 @@ pub async fn close(
     for _ in 0..settings.attempts.max(1) {
         let halted = walk::to_end(of, &mut fold, settings.patience, |_, _, _| {}).await?;
         if let Some(halted) = halted {
-            return Err(halted.into_error(of.shard));
+            return Err(CopyError::Halted(halted));
         }
         let head = *fold.head();
         if head.closed {
@@ -279,7 +284,8 @@ pub async fn shard(
                     Verdict::Accept => BehindAs::Accepted,
                     Verdict::Ghost(why) => BehindAs::Ghost(why),
                     Verdict::Halt(halt) => {
-                        halted = Some(walk::Halted {
+                        halted = Some(HaltedAt {
+                            shard: source.shard,
                             offset: placed.offset,
                             halt,
                             record: placed.hash,
@@ -315,7 +321,7 @@ pub async fn shard(
                 (BehindAs::Ghost(_) | BehindAs::Accepted, _) => copy.ghosts += 1,
                 (BehindAs::Halted, _) => {
                     if let Some(halted) = halted {
-                        return Err(halted.into_error(source.shard));
+                        return Err(CopyError::Halted(Box::new(halted)));
                     }
                 }
             }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use annals_record::Shard;
+use annals_record::{Head, Offset, Shard};
 use sqlx::PgConnection;
 
 use super::{CopyError, Proof};
@@ -84,14 +84,11 @@ pub async fn carry_checkpoints(
         if at.head.next.get() == 0 {
             continue;
         }
-        let begin = Checkpoint::genesis(at.head);
-        let begin = Checkpoint {
-            head: annals_record::Head {
-                next: annals_record::Offset::new(0),
-                ..begin.head
-            },
-            ..begin
-        };
+        // A row that is not there yet begins at offset 0; nothing else of this is looked at.
+        let begin = Checkpoint::genesis(Head {
+            next: Offset::new(0),
+            ..at.head
+        });
         let moved = Checkpoint::advance(to, &carried.reader, carried.shard, &begin, at).await;
         moved.map_err(|error| match error {
             CheckpointError::Database(error) => CopyError::Database(error),

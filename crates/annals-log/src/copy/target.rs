@@ -36,7 +36,7 @@ impl<'a> Target<'a> {
     async fn catch_up(&mut self) -> Result<(), CopyError> {
         let halted = walk::to_end(self.of, &mut self.fold, self.settings.patience, |_, _, _| {}).await?;
         match halted {
-            Some(halted) => Err(halted.into_error(self.of.shard)),
+            Some(halted) => Err(CopyError::Halted(halted)),
             None => Ok(()),
         }
     }

@@ -4,39 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_record::fold::{Fold, Halt, Head, Verdict};
-use annals_record::{Hash32, Offset, Shard};
+use annals_record::fold::{Fold, Head, Verdict};
+use annals_record::{Offset, Shard};
 use tokio::time::Instant;
 
-use super::{CopyError, CopySettings, Of};
+use super::{CopyError, CopySettings, HaltedAt, Of};
 use crate::{Checkpoint, LogError, Placed, ReadLimits};
-
-/// Where and why a fold stopped.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Halted {
-    pub(super) offset: Offset,
-    pub(super) halt: Halt,
-    pub(super) record: Hash32,
-    pub(super) chain: Hash32,
-}
-
-impl Halted {
-    pub(super) fn into_error(self, shard: Shard) -> CopyError {
-        let Self {
-            offset,
-            halt,
-            record,
-            chain,
-        } = self;
-        CopyError::Halted {
-            shard,
-            offset,
-            halt,
-            record,
-            chain,
-        }
-    }
-}
 
 /// Records from `from` on, which are there.
 pub(super) async fn read(of: Of<'_>, from: Offset, patience: Duration) -> Result<Vec<Arc<Placed>>, LogError> {
@@ -67,19 +40,20 @@ pub(super) async fn to_end(
     fold: &mut Fold,
     patience: Duration,
     mut each: impl FnMut(&Placed, Verdict, &Head) + Send,
-) -> Result<Option<Halted>, LogError> {
+) -> Result<Option<Box<HaltedAt>>, LogError> {
     let end = of.log.end(of.shard).await?;
     while fold.head().next < end {
         for placed in read(of, fold.head().next, patience).await? {
             let chain = fold.head().chain;
             let verdict = fold.step(&placed.slot, placed.hash);
             if let Verdict::Halt(halt) = verdict {
-                return Ok(Some(Halted {
+                return Ok(Some(Box::new(HaltedAt {
+                    shard: of.shard,
                     offset: placed.offset,
                     halt,
                     record: placed.hash,
                     chain,
-                }));
+                })));
             }
             each(&placed, verdict, fold.head());
         }
@@ -136,7 +110,7 @@ pub async fn prove(
     })
     .await?;
     if let Some(halted) = halted {
-        return Err(halted.into_error(of.shard));
+        return Err(CopyError::Halted(halted));
     }
     proof.head = *fold.head();
     same(of.shard, source, &proof.head)?;

@@ -20,7 +20,8 @@ struct Trial {
 #[async_trait]
 impl Subject for Trial {
     fn log(&self) -> Arc<dyn Log> {
-        Arc::clone(&self.log) as Arc<dyn Log>
+        let log: Arc<KafkaLog> = Arc::clone(&self.log);
+        log
     }
 
     async fn another(&self) -> Arc<dyn Log> {

@@ -307,7 +307,7 @@ async fn close_all(
         match closed {
             Ok(_) => {}
             // No node passes that place: it needs no close, and none would count.
-            Err(error @ CopyError::Halted { .. }) if until.contains_key(&shard) => {
+            Err(error @ CopyError::Halted(_)) if until.contains_key(&shard) => {
                 eprintln!("shard {shard} is not closed: {error}");
             }
             Err(error) => return Err(error.into()),
