@@ -211,7 +211,9 @@ impl Projector {
         connection: &mut PgConnection,
         lock: Option<&str>,
     ) -> Result<(), ApplyError> {
-        let gate = lock.map_or(String::new(), |lock| format!(", {lock}({})", gate::key(self.id())));
+        let gate = lock.map_or(String::new(), |lock| {
+            format!(", {lock}({})", gate::key(self.id()))
+        });
         let sql = format!(
             "SELECT set_config('search_path', $1, true), set_config('statement_timeout', $2, true),
                     set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true){gate}"

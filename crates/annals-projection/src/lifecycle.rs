@@ -172,7 +172,8 @@ pub async fn ask_rebuild(pool: &PgPool, manifest: &Manifest) -> Result<BuildId, 
     let build = match rules::rebuild(manifest, &rows)? {
         rules::Rebuild::UnderWay(build) => build,
         rules::Rebuild::Again(build) => {
-            let sql = "UPDATE annals.projection SET state = 'asked', error = NULL WHERE name = $1 AND build = $2";
+            let sql =
+                "UPDATE annals.projection SET state = 'asked', error = NULL WHERE name = $1 AND build = $2";
             one(&mut tx, sql, &manifest.id.name, build).await?;
             build
         }
@@ -242,11 +243,7 @@ pub async fn ask_resume(
 }
 
 /// What was asked at that time has been done.
-pub(crate) async fn resumed(
-    pool: &PgPool,
-    id: &BuildId,
-    asked_at: DateTime<Utc>,
-) -> Result<(), BuildError> {
+pub(crate) async fn resumed(pool: &PgPool, id: &BuildId, asked_at: DateTime<Utc>) -> Result<(), BuildError> {
     sqlx::query(
         "UPDATE annals.projection SET resume_asked_at = NULL, resume_stream = NULL
          WHERE name = $1 AND build = $2 AND resume_asked_at = $3",

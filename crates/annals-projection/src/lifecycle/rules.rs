@@ -161,7 +161,10 @@ pub(super) fn target<'a>(
         text: text.to_owned(),
     };
     let Some(live) = rows.iter().find(|row| row.live) else {
-        return Err(refuse("not_built", "no build is live yet: the first one goes live by itself"));
+        return Err(refuse(
+            "not_built",
+            "no build is live yet: the first one goes live by itself",
+        ));
     };
     let others = || rows.iter().filter(|row| !row.live);
     let target = match direction {
@@ -177,7 +180,10 @@ pub(super) fn target<'a>(
         return Err(match direction {
             Direction::To(build) if live.id.build == build => refuse("live", "it is the live build already"),
             Direction::To(_) => refuse("not_built", "there is no build of that number"),
-            Direction::Forward => refuse("not_built", "no new build is there: ask for one with `projections rebuild`"),
+            Direction::Forward => refuse(
+                "not_built",
+                "no new build is there: ask for one with `projections rebuild`",
+            ),
             Direction::Back => refuse("no_former", "no former build is there to go back to"),
         });
     };
@@ -215,7 +221,10 @@ mod tests {
         );
         let files = BTreeMap::from([
             ("projection.toml".to_owned(), toml),
-            ("schema.sql".to_owned(), format!("CREATE TABLE {table} (k text PRIMARY KEY);")),
+            (
+                "schema.sql".to_owned(),
+                format!("CREATE TABLE {table} (k text PRIMARY KEY);"),
+            ),
             (
                 "on/a.b.sql".to_owned(),
                 format!("INSERT INTO {table} SELECT key FROM events"),

@@ -226,7 +226,10 @@ fn resource_of(name: &str, resource: &ResourceFile, tables: &[Table]) -> Result<
 fn statements_of(dir: &Path, tables: &[Table], files: &Files) -> Checked<BTreeMap<String, Handler>> {
     let mut on: BTreeMap<String, Handler> = BTreeMap::new();
     for (file, text) in files {
-        let Some(stem) = file.strip_prefix("on/").and_then(|name| name.strip_suffix(".sql")) else {
+        let Some(stem) = file
+            .strip_prefix("on/")
+            .and_then(|name| name.strip_suffix(".sql"))
+        else {
             continue;
         };
         let wrong = |what: String| ManifestError::new(dir.join(file), what);

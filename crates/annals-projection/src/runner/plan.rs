@@ -133,10 +133,16 @@ mod tests {
             id: id(build),
             beside,
         };
-        assert_eq!(plan(9, &rows, &[]), [feed(1, false), feed(2, false), feed(3, true)]);
+        assert_eq!(
+            plan(9, &rows, &[]),
+            [feed(1, false), feed(2, false), feed(3, true)]
+        );
         assert_eq!(plan(9, &rows, &[1, 2, 3]), []);
         retired.fed = false; // its grace has ended
-        assert_eq!(plan(9, &[retired, row(2, State::Running)], &[1, 2]), [Step::Stop(id(1))]);
+        assert_eq!(
+            plan(9, &[retired, row(2, State::Running)], &[1, 2]),
+            [Step::Stop(id(1))]
+        );
     }
 
     #[test]
@@ -164,7 +170,12 @@ mod tests {
     #[test]
     fn other_files_under_a_taken_number_are_told_and_missing_files_kept() {
         let folder = [(id(1), digest(7))];
-        let told = steps(&folder, &[row(1, State::Running)], &BTreeSet::from([id(1)]), &BTreeSet::new());
+        let told = steps(
+            &folder,
+            &[row(1, State::Running)],
+            &BTreeSet::from([id(1)]),
+            &BTreeSet::new(),
+        );
         assert_eq!(told, [Step::OtherFiles(id(1))]);
         let mut old = row(1, State::Running);
         old.has_files = false;

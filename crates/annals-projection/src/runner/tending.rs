@@ -17,8 +17,8 @@ use crate::apply::Projector;
 use crate::build::{self, BuildError};
 use crate::lifecycle::{self, BuildRow};
 use crate::manifest::{BuildId, Manifest, Projections};
-use crate::parking::{self, FromLog};
 use crate::metrics as names;
+use crate::parking::{self, FromLog};
 
 /// Between two looks at the table: how soon what was asked for begins.
 const LOOK: Duration = Duration::from_millis(500);
@@ -140,8 +140,7 @@ impl Tender {
                 let asked = row(&id).and_then(|row| Some((row.resume_asked_at?, row.resume_stream.clone())));
                 if let Some((at, stream)) = asked {
                     self.jobs.insert(id.clone());
-                    self.tasks
-                        .spawn(resume(Arc::clone(&self.parts), id, at, stream));
+                    self.tasks.spawn(resume(Arc::clone(&self.parts), id, at, stream));
                 }
                 return false;
             }
@@ -317,10 +316,7 @@ async fn try_resume(parts: &Parts, id: &BuildId, stream: Option<&str>) -> Result
     else {
         return Ok(());
     };
-    let stream: Option<StreamId> = stream
-        .map(str::parse)
-        .transpose()
-        .map_err(|error| text(&error))?;
+    let stream: Option<StreamId> = stream.map(str::parse).transpose().map_err(|error| text(&error))?;
     let projector = Projector::of_made(
         parts.pool.clone(),
         Arc::new(manifest),

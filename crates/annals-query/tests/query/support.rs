@@ -158,7 +158,9 @@ impl World {
 
     /// Another query node over the same database, which keeps itself up to date until it is dropped.
     pub async fn node(&self, limits: Limits) -> Node {
-        let listener = Listener::connect(&limits.pool(self.url.as_str()), &[CHANNEL]).await.unwrap();
+        let listener = Listener::connect(&limits.pool(self.url.as_str()), &[CHANNEL])
+            .await
+            .unwrap();
         self.node_at(&self.url, limits, Some(listener)).await
     }
 
@@ -214,6 +216,13 @@ impl World {
 pub struct Node {
     pub queries: Arc<Queries>,
     task: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// It does not keep itself up to date any more.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
 }
 
 impl Drop for Node {
