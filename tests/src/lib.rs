@@ -4,7 +4,7 @@
 //! ports with data of its own, ended by SIGTERM or SIGKILL), [`api`] (requests and what every answer must be),
 //! [`follow`] (live changes), [`shop`] (what the tests do in the shop), [`load`] (a
 //! kill in the middle of it), [`scan`] (searching all that was stored), [`fault`] (real
-//! processes broken on purpose, and a checker).
+//! processes broken on purpose, and a checker). Apart from them stands [`simulation`], which needs no program.
 //!
 //! Requests are made by hand here and not by `annals-client`: most of these tests send what a good client never
 //! would, and a test must not share its reading of the contract with what it tests. The client itself is driven
@@ -31,6 +31,7 @@ pub mod program;
 pub mod scan;
 pub mod server;
 pub mod shop;
+pub mod simulation;
 
 pub use api::{Answer, Api, Call};
 pub use server::{Home, Server, Shared};

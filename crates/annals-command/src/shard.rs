@@ -5,6 +5,7 @@
 //! holds every accepted record of its stream and every one decided before it.
 
 mod decide;
+mod plants;
 mod settle;
 mod watch;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use annals_domain::{Ambient, Catalog, CommandRequest};
 use annals_log::writer::{self, ShardWriter};
 use annals_log::{Checkpoint, LoadRequest, Loaded, StoreError};
+use annals_record::fold::Head;
 use annals_record::record::Record;
 use annals_record::value::ClaimValue;
 use annals_record::{Generation, Hash32, Offset, Position, RecordId, Shard, StreamId, Version};
@@ -163,6 +165,11 @@ impl ShardEngine {
 
     pub(crate) fn is_owner(&self) -> bool {
         self.writer.as_ref().is_some_and(ShardWriter::is_owner)
+    }
+
+    /// What the writer has folded.
+    pub(crate) fn head(&self) -> Option<&Head> {
+        self.writer.as_ref().map(ShardWriter::head)
     }
 
     /// How many streams are in memory or on their way.
@@ -439,6 +446,10 @@ impl ShardEngine {
         };
         match result {
             Ok(Some(record)) => self.replay_or_decide(command, &record, offset, cx),
+            // Another owner's record, known from its snapshot only: this node is owner no more, and will hear of it.
+            Ok(None) if self.head().is_none_or(|head| offset >= head.next) => {
+                reply(cx, command.token, Err(SendError::ShardUnavailable));
+            }
             Ok(None) => {
                 tracing::error!(shard = %self.shard, %offset, "a remembered record is not in the journal");
                 reply(cx, command.token, Err(SendError::Internal));

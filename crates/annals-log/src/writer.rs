@@ -22,6 +22,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod claim;
+mod plants;
 mod settle;
 mod tail;
 mod words;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use annals_record::fold::{ChainAt, Fold, Head};
 use annals_record::hash;
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Entry, Meta, Record};
 use annals_record::{Hash32, Offset, RecordId, Shard};
 use bytes::Bytes;
@@ -110,8 +112,12 @@ pub struct ShardWriter {
     answers: u64,
     /// Whether a [`Output::Read`] is unanswered.
     reading: bool,
-    /// The record before the checkpoint, which must still be what it was.
+    /// The hash of the record before the head; zeros at offset 0.
+    last_hash: Hash32,
+    /// The record before the head, which must still be what it was when a claim is made.
     verify: Option<(Offset, Hash32)>,
+    /// The log was said to end below the head.
+    short: bool,
     tail: Tail,
 }
 
@@ -119,10 +125,6 @@ impl ShardWriter {
     /// A writer that knows the shard up to `checkpoint` (the journal's). It is owner of nothing yet.
     pub fn new(shard: Shard, genesis: Hash32, checkpoint: &Checkpoint, settings: WriterSettings) -> Self {
         let next = checkpoint.head.next;
-        let verify = next
-            .get()
-            .checked_sub(1)
-            .map(|last| (Offset::new(last), checkpoint.last_hash));
         Self {
             shard,
             settings,
@@ -138,7 +140,9 @@ impl ShardWriter {
             alone: None,
             answers: 0,
             reading: false,
-            verify,
+            last_hash: checkpoint.last_hash,
+            verify: None,
+            short: false,
             tail: Tail::new(next),
         }
     }
@@ -359,7 +363,11 @@ impl ShardWriter {
     fn appended(&mut self, append: AppendId, result: Appended, out: &mut Vec<Output>) {
         if self.claim.as_ref().is_some_and(|claim| claim.append == append) {
             self.claim_appended(result, out);
-        } else if let Some(index) = self.in_flight.iter().position(|open| open.append == append) {
+        } else if let Some(index) = self
+            .in_flight
+            .iter()
+            .position(|open| open.append == append || planted(Plant::LandingsByOrder))
+        {
             self.records_appended(index, result, out);
         }
     }
@@ -404,7 +412,11 @@ impl ShardWriter {
         };
         if wanted && !self.reading {
             self.reading = true;
-            let from = self.verify.map_or(self.fold.head().next, |(offset, _)| offset);
+            // A log that is too short is asked for more than it has: it comes back, or the shell says that it will not.
+            let from = match self.verify {
+                Some((before, _)) if !self.short => before,
+                Some(_) | None => self.fold.head().next,
+            };
             out.push(Output::Read(from));
         }
     }

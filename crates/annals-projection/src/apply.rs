@@ -47,6 +47,8 @@ pub struct Projector {
     pub(crate) plan: Plan,
     limits: Limits,
     opener: Arc<dyn OpenPersonal>,
+    /// Whether batches pass the gate. Not where somebody else holds it for them.
+    gated: bool,
 }
 
 /// What a committed batch did.
@@ -81,14 +83,31 @@ impl Projector {
         limits: Limits,
     ) -> Result<Self, build::BuildError> {
         let columns = build::describe_columns(&pool, &manifest).await?;
-        let plan = Plan::new(&manifest, &columns);
-        Ok(Self {
+        Ok(Self::with_columns(pool, manifest, &columns, opener, limits))
+    }
+
+    /// For tables that only a transaction sees, whose columns are known.
+    pub(crate) fn with_columns(
+        pool: PgPool,
+        manifest: Arc<Manifest>,
+        columns: &build::Columns,
+        opener: Arc<dyn OpenPersonal>,
+        limits: Limits,
+    ) -> Self {
+        let plan = Plan::new(&manifest, columns);
+        Self {
             manifest,
             pool,
             plan,
             limits,
             opener,
-        })
+            gated: true,
+        }
+    }
+
+    /// The same for whoever is in the build's gate alone already, with another connection.
+    pub(crate) fn within_gate(self) -> Self {
+        Self { gated: false, ..self }
     }
 
     /// Which build of which projection.
@@ -176,7 +195,9 @@ impl Projector {
     /// A transaction in the build's schema and in its gate, with the streams that are parked: nobody resumes them, and
     /// nobody makes the build stand still, in its course.
     async fn begin(&self) -> Result<(Transaction, ParkedStreams), ApplyError> {
-        let mut tx = self.begin_in_schema("pg_advisory_xact_lock_shared").await?;
+        let mut tx = self
+            .begin_in_schema(self.gated.then_some("pg_advisory_xact_lock_shared"))
+            .await?;
         // A statement of its own: its snapshot is of the time after the wait for the gate.
         let any_parked: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM annals.parked WHERE projection = $1 AND build = $2)",
@@ -195,13 +216,13 @@ impl Projector {
 
     /// A transaction in the build's schema, alone in its gate.
     pub(crate) async fn begin_alone(&self) -> Result<Transaction, ApplyError> {
-        self.begin_in_schema("pg_advisory_xact_lock").await
+        self.begin_in_schema(Some("pg_advisory_xact_lock")).await
     }
 
-    async fn begin_in_schema(&self, lock: &str) -> Result<Transaction, ApplyError> {
+    async fn begin_in_schema(&self, lock: Option<&str>) -> Result<Transaction, ApplyError> {
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let mut tx = self.pool.begin_with(begin).await.map_err(ApplyError::of)?;
-        self.enter(&mut tx, Some(lock)).await?;
+        self.enter(&mut tx, lock).await?;
         Ok(tx)
     }
 

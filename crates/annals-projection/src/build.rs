@@ -10,6 +10,7 @@ use annals_log::{Checkpoint, CheckpointError};
 use annals_record::Hash32;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, SqlSafeStr};
 
+pub(crate) use columns::describe;
 pub use columns::{Column, Columns, describe_columns, missing_indexes};
 
 use crate::apply::whole_relation_from;
@@ -205,6 +206,21 @@ pub async fn drop_build(pool: &PgPool, id: &BuildId) -> Result<(), BuildError> {
         .execute(&mut *tx)
         .await?;
     Ok(tx.commit().await?)
+}
+
+/// Drops a scratch build: nothing but its tables is there.
+pub(crate) async fn drop_scratch(pool: &PgPool, id: &BuildId) -> Result<(), BuildError> {
+    let mut connection = pool.acquire().await?;
+    let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(&id.schema()));
+    Ok(run(&mut connection, drop).await?)
+}
+
+/// Makes the tables of a scratch build in a transaction that will be rolled back: nobody else ever sees them.
+pub(crate) async fn make_unseen(
+    connection: &mut PgConnection,
+    manifest: &Manifest,
+) -> Result<(), BuildError> {
+    make_tables(connection, manifest).await
 }
 
 /// Empties a scratch build.

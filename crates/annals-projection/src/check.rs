@@ -14,8 +14,8 @@ use annals_domain::Catalog;
 use serde::Serialize;
 use sqlx::{Connection, PgPool};
 
+pub use crate::compare::Difference;
 pub use case::{Case, CaseError, Given};
-pub use compare::Difference;
 
 use crate::apply::ApplyError;
 use crate::build::{self, BuildError};

@@ -162,6 +162,21 @@ pub(crate) async fn counts(
     Ok(rows.into_iter().collect())
 }
 
+/// The places of all parked events of a build, in order.
+pub(crate) async fn places(
+    executor: impl sqlx::PgExecutor<'_>,
+    id: &BuildId,
+) -> Result<Vec<Place>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT shard, log_offset, event_index FROM annals.parked WHERE projection = $1 AND build = $2
+         ORDER BY shard, log_offset, event_index",
+    )
+    .bind(id.name.as_str())
+    .bind(id.build.get())
+    .fetch_all(executor)
+    .await
+}
+
 /// Replays a build's parked streams, or one of them, in order, each in its own transaction, as far as it goes.
 ///
 /// # Errors
@@ -321,7 +336,7 @@ pub(crate) async fn isolate(
 }
 
 /// Applies events under a savepoint. `Some` if they cannot be applied, and then nothing of it was.
-async fn attempt(
+pub(crate) async fn attempt(
     projector: &Projector,
     connection: &mut PgConnection,
     prepared: &Prepared,

@@ -362,6 +362,8 @@ impl Worker {
         if let Err(error) = self.work.parts.leases.release(&gone).await {
             tracing::debug!(build = %id, %error, "the lease ends by itself");
         }
+        // Soon again: where nobody else took it, the build would else stand still for a third of a lease.
+        self.lease_due = Instant::now() + self.work.parts.pause(1);
         if let Err(error) = self.read_what_is_held().await {
             self.work.trouble(&error.to_string(), 1);
         }

@@ -129,14 +129,20 @@ section! {
         batch_events: usize = 2_000,
         /// At most about so many bytes of records read ahead for one projection.
         batch_bytes: Bytes = Bytes::mib(4),
+        /// The same as `batch_events` for a build that is being built beside the live one.
+        rebuild_events: usize = 10_000,
+        /// The same as `batch_bytes` for such a build.
+        rebuild_bytes: Bytes = Bytes::mib(16),
         /// From one transaction's begin to the next one's, unless a batch is full before.
         batch_ms: u64 = 50,
         /// Connections.
         pool: u32 = 4,
         /// The server ends a statement that takes longer.
         statement_timeout_ms: u64 = 30_000,
-        /// How long a build is fed on after another one was switched to.
+        /// How long a build is fed on after another one was switched to, in seconds.
         grace_s: u64 = 3_600,
+        /// A node that queries or projects is not ready (`/readyz`) while a live build is further behind, in ms.
+        ready_lag_ms: u64 = 60_000,
     }
 }
 
