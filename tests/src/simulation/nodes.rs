@@ -336,7 +336,7 @@ impl World {
     fn carry_out(&mut self, n: usize, effect: Effect) -> Check {
         match effect {
             Effect::Reply(token, result) => self.replied(n, token, &result),
-            Effect::Log { output, .. } => self.to_log(n, output),
+            Effect::Log { output, .. } => self.hand_over(n, output),
             Effect::Journal(_) => self.wait(n, Open::Journal(None)),
             Effect::Load { load, requests } => self.wait(n, Open::Load(load, requests, None)),
             Effect::Fetch { fetch, offset, .. } => self.wait(n, Open::Fetch(fetch, offset)),
@@ -367,7 +367,7 @@ impl World {
         }
     }
 
-    fn to_log(&mut self, n: usize, output: Output) -> Check {
+    fn hand_over(&mut self, n: usize, output: Output) -> Check {
         match output {
             Output::End => self.wait(n, Open::End(None)),
             Output::Read(from) => {

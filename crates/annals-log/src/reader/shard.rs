@@ -71,7 +71,7 @@ impl ShardReader {
     /// [`ReaderError`]; records in front of the one that is wrong are given out first.
     pub async fn next(&mut self) -> Result<Option<Batch>, ReaderError> {
         match self.turn().await? {
-            Took::Batch(batch) => Ok(Some(batch)),
+            Took::Batch(batch) => Ok(Some(*batch)),
             Took::Nothing | Took::Resumed | Took::AskEnd | Took::Short(_) => Ok(None),
         }
     }
