@@ -8,7 +8,7 @@ SCRIPTS := .ci/run deploy/setup deploy/test deploy/kafka/broker
 BENCHES ?= $(basename $(notdir $(wildcard benches/src/bin/*.rs)))
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test check bench kafka kafka-stop setup deny
+.PHONY: help run test check bench fault kafka kafka-stop setup deny
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ bench: setup ## the short form of every benchmark, each beside its floor
 	  echo "bench: $$bench" >&2; \
 	  cargo run --release --locked -p annals-benches --bin "$$bench" -- --short || exit 1; \
 	done
+
+fault: setup ## break a running cluster on purpose, under load, and check every promise (options: make fault ARGS="--help")
+	@cargo build --locked -p commerce --bin commerce -p annals-tests --bin fault
+	@exec $(TARGET)/debug/fault $(ARGS)
 
 kafka: setup ## start a local Apache Kafka broker under .annals/kafka and print its address
 	@deploy/kafka/broker start .annals/kafka

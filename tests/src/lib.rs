@@ -2,9 +2,9 @@
 //!
 //! In reading order: [`program`] (where the program is, running one of its commands), [`server`] (a server on free
 //! ports with data of its own, ended by SIGTERM or SIGKILL), [`api`] (requests and what every answer must be),
-//! [`shop`] (what the tests do in the shop), [`load`] (a
-//! kill in the middle of it), [`scan`] (searching all that was stored). Apart from them stands [`simulation`], which
-//! needs no program.
+//! [`follow`] (live changes), [`shop`] (what the tests do in the shop), [`load`] (a
+//! kill in the middle of it), [`scan`] (searching all that was stored), [`fault`] (real
+//! processes broken on purpose, and a checker). Apart from them stands [`simulation`], which needs no program.
 //!
 //! Requests are made by hand here and not by `annals-client`: most of these tests send what a good client never
 //! would, and a test must not share its reading of the contract with what it tests. The client itself is driven
@@ -24,6 +24,8 @@
 )]
 
 pub mod api;
+pub mod fault;
+pub mod follow;
 pub mod load;
 pub mod program;
 pub mod scan;

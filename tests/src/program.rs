@@ -22,8 +22,12 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let test = std::env::current_exe().expect("a running test has a path");
-        let deps = test.parent().expect("tests lie in {target}/{profile}/deps");
-        let profile = deps.parent().expect("tests lie in {target}/{profile}/deps");
+        let folder = test.parent().expect("tests lie in {target}/{profile}/deps");
+        // A program of this package lies in {target}/{profile} itself.
+        let profile = match folder.ends_with("deps") {
+            true => folder.parent().expect("tests lie in {target}/{profile}/deps"),
+            false => folder,
+        };
         let binary = profile.join("commerce");
         if !is_fresh(&binary) {
             build(profile);

@@ -44,7 +44,7 @@ const OWNED: [(&str, &[&str], &str); 3] = [
     ),
     (
         "clap",
-        &["annals", "commerce", "annals-benches"],
+        &["annals", "commerce", "annals-tests", "annals-benches"],
         "the command line is composition",
     ),
 ];

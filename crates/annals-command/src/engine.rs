@@ -46,6 +46,17 @@ pub enum Input {
     Journal(Shard, Checkpoint),
     /// The indexer has everything of a shard below this.
     Indexed(Shard, Offset),
+    /// The answer to [`Effect::Bounds`]: the first offset that is there, and the next one; nothing if it is not known.
+    Bounds(Shard, Option<(Offset, Offset)>),
+    /// A reader of a shard stands here: it must have folded what was folded here (L4).
+    Checkpoint {
+        /// The shard.
+        shard: Shard,
+        /// The reader's name.
+        reader: String,
+        /// Its head.
+        head: Head,
+    },
     /// Something happened to a shard's writer.
     Writer(Shard, writer::Input),
     /// The answer to [`Effect::Load`].
@@ -107,6 +118,15 @@ pub enum Effect {
         shard: Shard,
         /// Owner or not.
         owner: bool,
+    },
+    /// Ask the log where the shard begins and ends, then [`Input::Bounds`]; once, not retried.
+    Bounds(Shard),
+    /// Whether the log owes the shard an answer for too long, for readiness.
+    Stalled {
+        /// The shard.
+        shard: Shard,
+        /// For too long, or not any more.
+        stalled: bool,
     },
     /// The shard halted.
     Halted {
@@ -215,6 +235,12 @@ impl Engine {
             }
             Input::Indexed(shard, offset) => {
                 self.with(shard, now_ms, |engine, _| engine.trim(offset));
+            }
+            Input::Bounds(shard, bounds) => {
+                self.with(shard, now_ms, |engine, cx| engine.bounds(bounds, cx));
+            }
+            Input::Checkpoint { shard, reader, head } => {
+                self.with(shard, now_ms, |engine, _| engine.compare(&reader, &head));
             }
             Input::Writer(shard, input) => {
                 self.with(shard, now_ms, |engine, cx| engine.writer_input(input, cx));

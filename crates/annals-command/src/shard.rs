@@ -7,6 +7,7 @@
 mod decide;
 mod plants;
 mod settle;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -120,6 +121,7 @@ pub(crate) struct ShardEngine {
     next_fetch: u64,
     /// Since when a claim has been with the log.
     claiming_since_ms: Option<i64>,
+    watch: watch::Watch,
     to_load: Vec<LoadRequest>,
     scratch: Vec<writer::Output>,
 }
@@ -155,6 +157,7 @@ impl ShardEngine {
             fetches: BTreeMap::new(),
             next_fetch: 0,
             claiming_since_ms: None,
+            watch: watch::Watch::default(),
             to_load: Vec::new(),
             scratch: Vec::new(),
         }
@@ -201,6 +204,9 @@ impl ShardEngine {
             return self.on_stream(command, cx);
         }
         match &self.lease {
+            Lease::Ours if self.watch.is_stalled() => {
+                reply(cx, command.token, Err(SendError::LogUnavailable));
+            }
             Lease::Ours if self.waiting.len() < cx.settings.mailbox => self.waiting.push_back(command),
             Lease::Ours => reply(cx, command.token, Err(SendError::Overloaded)),
             Lease::Theirs(url) => reply(cx, command.token, Err(SendError::NotOwner { url: url.clone() })),
@@ -452,27 +458,6 @@ impl ShardEngine {
         }
     }
 
-    /// Gives up commands that wait for an owner and that nobody waits for any more.
-    pub(crate) fn expire(&mut self, cx: &mut Shared<'_>) {
-        let now_ms = cx.now_ms;
-        if self.writer.as_ref().is_some_and(ShardWriter::awaits_its_claim) {
-            let since = *self.claiming_since_ms.get_or_insert(now_ms);
-            if now_ms.saturating_sub(since) > CLAIM_MS {
-                self.claiming_since_ms = None;
-                self.writer_input(writer::Input::GiveUpClaim, cx);
-            }
-        } else {
-            self.claiming_since_ms = None;
-        }
-        self.waiting.retain(|command| {
-            let late = command.deadline_ms <= now_ms;
-            if late {
-                reply(cx, command.token, Err(SendError::ShardUnavailable));
-            }
-            !late
-        });
-    }
-
     /// Takes a stream out of memory if nothing of it is open. `true` if it is gone or was another incarnation.
     pub(crate) fn evict(&mut self, stream: &StreamId, incarnation: u64, cache: &mut Cache) -> bool {
         match self.slots.get_mut(stream) {
@@ -489,8 +474,6 @@ impl ShardEngine {
     }
 }
 
-/// A claim that has not been seen for so long, ms, is made again.
-const CLAIM_MS: i64 = 10_000;
 /// A hot stream's next command waits for a snapshot once so many are overdue.
 const OVERDUE_SNAPSHOTS: u32 = 10;
 

@@ -40,7 +40,7 @@ use bytes::Bytes;
 use crate::{Appended, Checkpoint, Hashed};
 
 pub use tail::Tail;
-pub use words::{AppendId, Draft, HaltReason, Input, Output, StopReason, WriterSettings};
+pub use words::{AppendId, Draft, HaltReason, Input, Output, Progress, StopReason, WriterSettings};
 
 /// What a writer is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,10 @@ pub struct ShardWriter {
     claim: Option<ClaimDraft>,
     next_append: AppendId,
     last_append_ms: i64,
+    /// The append that went behind a claim or a long idle time: while it is open, nothing follows it.
+    alone: Option<AppendId>,
+    /// How often the log has answered.
+    answers: u64,
     /// Whether a [`Output::Read`] is unanswered.
     reading: bool,
     /// The hash of the record before the head; zeros at offset 0.
@@ -135,6 +139,8 @@ impl ShardWriter {
             claim: None,
             next_append: 0,
             last_append_ms: i64::MIN,
+            alone: None,
+            answers: 0,
             reading: false,
             last_hash: checkpoint.last_hash,
             verify: None,
@@ -159,6 +165,20 @@ impl ShardWriter {
     /// Whether its claim is with the log and the fold has not passed it.
     pub fn awaits_its_claim(&self) -> bool {
         matches!(self.state, State::Claiming(Phase::Appending | Phase::Passing))
+    }
+    /// What it has got from the log so far, while the log owes it something: an append, a claim, a repair.
+    ///
+    /// The same value for long means that the log does not answer.
+    pub fn awaits(&self) -> Option<Progress> {
+        let owed = match self.state {
+            State::Claiming(_) | State::Owner { repair: Some(_) } => true,
+            State::Owner { repair: None } => !self.in_flight.is_empty(),
+            State::Idle | State::Halted | State::Closed => false,
+        };
+        owed.then(|| Progress {
+            folded: self.fold.head().next,
+            answers: self.answers,
+        })
     }
     /// How many submitted records are not settled.
     pub fn pending(&self) -> usize {
@@ -234,6 +254,9 @@ impl ShardWriter {
         while self.sent < self.pending.len() && self.may_append() {
             let (records, at) = self.next_append_records();
             let append = self.number_append();
+            if self.is_idle(self.sent) {
+                self.alone = Some(append);
+            }
             self.last_append_ms = records
                 .last()
                 .map_or(self.last_append_ms, |hashed| hashed.record.timestamp_ms);
@@ -253,7 +276,10 @@ impl ShardWriter {
         match input {
             Input::Claim { id, time_ms, value } => self.begin_claim(id, time_ms, value, out),
             Input::GiveUpClaim => self.give_up_claim(out),
-            Input::End(end) => self.end_known(end, out),
+            Input::End(end) => {
+                self.answers += 1;
+                self.end_known(end, out);
+            }
             Input::Read(slots) => self.read(slots, out),
             Input::Truncated(end) => {
                 self.reading = false;
@@ -265,7 +291,11 @@ impl ShardWriter {
                     out,
                 );
             }
-            Input::Appended { append, result } => self.appended(append, result, out),
+            Input::Deleted(begin) => self.halt(HaltReason::Deleted { begin }, out),
+            Input::Appended { append, result } => {
+                self.answers += 1;
+                self.appended(append, result, out);
+            }
         }
         self.flush(out);
         self.ask_for_more(out);
@@ -275,12 +305,18 @@ impl ShardWriter {
         let State::Owner { repair: None } = self.state else {
             return false;
         };
-        let Some(first) = self.pending.get(self.sent) else {
+        let front = self.in_flight.front().map(|open| open.append);
+        if front.is_some() && (front == self.alone || self.is_idle(self.sent)) {
             return false;
-        };
-        let idle = first.record.timestamp_ms.saturating_sub(self.last_append_ms) > self.settings.idle_ms;
-        let limit = if idle { 1 } else { self.settings.appends_in_flight };
-        self.in_flight.len() < limit
+        }
+        self.in_flight.len() < self.settings.appends_in_flight.max(1)
+    }
+
+    /// Whether the pending record at `index` is the first for a long time, or the first since the claim.
+    fn is_idle(&self, index: usize) -> bool {
+        self.pending.get(index).is_some_and(|first| {
+            first.record.timestamp_ms.saturating_sub(self.last_append_ms) > self.settings.idle_ms
+        })
     }
 
     fn next_append_records(&self) -> (Vec<Hashed>, Head) {
@@ -396,5 +432,7 @@ impl ShardWriter {
     }
 }
 
+#[cfg(test)]
+mod alone;
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,9 @@ impl ShardEngine {
                     Some(first)
                         if first.command.request.idempotency_key == command.request.idempotency_key =>
                     {
+                        if self.watch.is_stalled() {
+                            return reply(cx, command.token, Err(SendError::OutcomeUnknown));
+                        }
                         first.repeats.push(command);
                         return;
                     }
@@ -124,6 +127,9 @@ impl ShardEngine {
 
     /// The first time that this command is seen.
     fn decide_new(&mut self, command: Waiting, cx: &mut Shared<'_>) {
+        if self.watch.is_stalled() {
+            return reply(cx, command.token, Err(SendError::LogUnavailable));
+        }
         if self.pending_bytes > cx.settings.inflight_bytes {
             return reply(cx, command.token, Err(SendError::Overloaded));
         }

@@ -57,7 +57,7 @@ impl ShardReader {
             reader.folding.wants()?;
             return Ok(reader);
         }
-        while !matches!(reader.turn().await?, Took::Resumed) {}
+        while !matches!(reader.turn(usize::MAX).await?, Took::Resumed) {}
         Ok(reader)
     }
 
@@ -70,7 +70,25 @@ impl ShardReader {
     /// # Errors
     /// [`ReaderError`]; records in front of the one that is wrong are given out first.
     pub async fn next(&mut self) -> Result<Option<Batch>, ReaderError> {
-        match self.turn().await? {
+        self.read(usize::MAX).await
+    }
+
+    /// The same, stopping in front of `end`: once the checkpoint is there, the answer is `None` at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As [`ShardReader::next`].
+    pub async fn next_below(&mut self, end: Offset) -> Result<Option<Batch>, ReaderError> {
+        let left = end.get().saturating_sub(self.checkpoint().head.next.get());
+        if left == 0 {
+            return Ok(None);
+        }
+        self.read(usize::try_from(left).unwrap_or(usize::MAX)).await
+    }
+
+    async fn read(&mut self, most: usize) -> Result<Option<Batch>, ReaderError> {
+        match self.turn(most).await? {
             Took::Batch(batch) => Ok(Some(*batch)),
             Took::Nothing | Took::Resumed | Took::AskEnd | Took::Short(_) => Ok(None),
         }
@@ -99,9 +117,10 @@ impl ShardReader {
         self.folding.halted()
     }
 
-    /// One read, and what it asks for beside.
-    async fn turn(&mut self) -> Result<Took, ReaderError> {
-        let (from, limits) = self.folding.wants()?;
+    /// One read of at most so many records, and what it asks for beside.
+    async fn turn(&mut self, most: usize) -> Result<Took, ReaderError> {
+        let (from, mut limits) = self.folding.wants()?;
+        limits.records = limits.records.min(most);
         let read = self.log.read(self.shard(), from, limits).await;
         let mut took = self.folding.took(self.now(), read)?;
         if let Took::AskEnd = took {

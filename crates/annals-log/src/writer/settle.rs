@@ -201,6 +201,7 @@ impl ShardWriter {
         {
             self.claim = None;
             self.next = *self.fold.head();
+            self.last_append_ms = i64::MIN;
             self.state = State::Owner { repair: None };
             return out.push(Output::Owner);
         }

@@ -1,0 +1,255 @@
+//! Fault runs: real processes under load, broken on purpose by a seeded plan, and a checker over what clients were told
+//! and what the log holds.
+//!
+//! In reading order: [`plan`] (which fault when), [`history`] and [`check`] (what is promised; pure), [`proxy`],
+//! [`postgres`] and [`cluster`] (what runs, and how it is broken), [`client`] (the load that writes everything down),
+//! [`log`] (reading the log by the fold), [`report`].
+//!
+//! `make fault` runs it for long; `tests/fault.rs` for a minute. Each run prints the command that repeats it.
+
+pub mod check;
+pub mod client;
+pub mod cluster;
+pub mod history;
+pub mod inject;
+pub mod log;
+pub mod plan;
+pub mod postgres;
+pub mod proxy;
+pub mod report;
+pub mod setup;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use annals_record::{KeyHash, ShardCount};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use check::{Findings, Kind as Promise, Violation};
+use client::Clients;
+use history::{At, Sent};
+use inject::Injector;
+use plan::{Fault, Kind, Plan};
+use report::{Outage, Report};
+use setup::Ground;
+
+/// Shards of the log.
+pub const SHARDS: u32 = 16;
+/// Streams of each shard that the load goes over.
+const STREAMS: usize = 3;
+/// Clients of each shard.
+const CLIENTS: u64 = 2;
+/// After a fault, every shard must answer within this time.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// How long the load runs undisturbed in the beginning and after each fault.
+const CALM: Duration = Duration::from_millis(700);
+/// How long everything that is open may take to be answered in the end.
+const RESOLVED: Duration = Duration::from_secs(60);
+
+/// What a run is.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(about = "Breaks a running cluster on purpose, under load, and checks every promise")]
+pub struct Options {
+    /// How long new faults begin, seconds.
+    #[arg(long, default_value_t = 120)]
+    pub seconds: u64,
+    /// Draws the faults and the load; without it, one that was never used.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Only these faults, with commas.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub faults: Vec<Kind>,
+    /// Command nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
+    pub nodes: u8,
+    /// How long leases last, ms.
+    #[arg(long, default_value_t = 3_000)]
+    pub lease_ms: u64,
+    /// Which log: postgres or kafka.
+    #[arg(long, default_value = "postgres")]
+    pub log: String,
+    /// Kafka: `host:port`, several with commas.
+    #[arg(long)]
+    pub brokers: Option<String>,
+}
+
+impl Options {
+    /// The seed, drawn now if none was given.
+    pub fn settle_seed(&mut self) -> u64 {
+        let drawn = || u64::try_from(uuid::Uuid::now_v7().as_u128() & 0xff_ffff).unwrap_or(1);
+        *self.seed.get_or_insert_with(drawn)
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        match self.faults.is_empty() {
+            true => Kind::ALL.to_vec(),
+            false => self.faults.clone(),
+        }
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+}
+
+/// Runs it. `Err`: it could not be run.
+///
+/// # Errors
+/// What could not be set up, in words.
+pub async fn run(options: &Options) -> Result<Report, String> {
+    let mut options = options.clone();
+    let seed = options.settle_seed();
+    let (mut ground, kinds, skipped) = Ground::prepare(&options, options.kinds()).await?;
+    let mut findings = Findings::default();
+    let clients = Clients::new(ground.shared.commands.clone(), ground.token.clone(), 16);
+    let streams = ground.register().await?;
+    let mut load = start_load(&clients, &streams, seed);
+    let outages = break_it(
+        &mut ground,
+        &clients,
+        &options,
+        Plan::new(seed, &kinds, options.nodes.into(), options.lease()),
+        &mut findings,
+    )
+    .await;
+    clients.stop.store(true, Ordering::Relaxed);
+    let until = Instant::now() + RESOLVED;
+    while let Ok(Some(ended)) = tokio::time::timeout_at(until, load.join_next()).await {
+        ended.map_err(|error| error.to_string())?;
+    }
+    if !load.is_empty() {
+        findings.violations.push(conduct(format!(
+            "{} clients had no answer {RESOLVED:?} after the last fault",
+            load.len()
+        )));
+    }
+    let left_open = clients.resolve(until + RESOLVED).await;
+    let sent = clients.history();
+    let contents = log::read(&ground.log, shard_count()).await;
+    let contents = contents.unwrap_or_else(|error| {
+        findings.violations.push(conduct(format!("the log: {error}")));
+        log::Contents::default()
+    });
+    let checked = check::check(&sent, &contents.kept, |key| KeyHash::of(key).to_string());
+    findings.violations.extend(checked.violations.iter().cloned());
+    ground
+        .compare_read_model(&checked, &contents.ends, &mut findings)
+        .await;
+    ground.end(&mut findings).await;
+    let report = Report {
+        options,
+        skipped,
+        counts: clients.counts(),
+        sent,
+        left_open,
+        contents,
+        outages,
+        findings: Findings {
+            violations: findings.violations,
+            ..checked
+        },
+        logs: ground.logs_if_broken(),
+    };
+    Ok(report)
+}
+
+fn shard_count() -> ShardCount {
+    ShardCount::try_from(SHARDS).expect("a shard count")
+}
+
+fn conduct(what: String) -> Violation {
+    Violation {
+        kind: Promise::Conduct,
+        what,
+    }
+}
+
+fn start_load(clients: &Arc<Clients>, streams: &BTreeMap<u32, Vec<String>>, seed: u64) -> JoinSet<()> {
+    let mut load = JoinSet::new();
+    for (shard, streams) in streams {
+        for client in 0..CLIENTS {
+            let seed = seed
+                .wrapping_mul(1_000)
+                .wrapping_add(u64::from(*shard) * CLIENTS + client);
+            load.spawn(Arc::clone(clients).run(streams.clone(), seed));
+        }
+    }
+    load
+}
+
+/// One fault after the other until the time is over; what clients felt of each.
+async fn break_it(
+    ground: &mut Ground,
+    clients: &Clients,
+    options: &Options,
+    plan: Plan,
+    findings: &mut Findings,
+) -> Vec<Outage> {
+    let until = Instant::now() + Duration::from_secs(options.seconds);
+    let mut outages = Vec::new();
+    recovered(clients, clients.now(), "the start", findings).await;
+    for fault in plan {
+        tokio::time::sleep(CALM).await;
+        if Instant::now() >= until {
+            break;
+        }
+        let began = clients.now();
+        report::progress(began, &fault);
+        let mut injector = Injector {
+            ground: &mut *ground,
+            clients,
+            lease: options.lease(),
+        };
+        if let Err(what) = injector.inject(&fault).await {
+            findings
+                .violations
+                .push(conduct(format!("{:?} at {began:?}: {what}", fault.kind)));
+        }
+        let healed = clients.now();
+        recovered(clients, healed, &format!("{:?}", fault.kind), findings).await;
+        outages.push(Outage::of(&fault, began, healed, clients.now()));
+        for died in ground.died() {
+            findings.violations.push(conduct(died));
+        }
+        ground.start_missing(findings).await;
+    }
+    outages
+}
+
+/// Waits until every shard answers again.
+async fn recovered(clients: &Clients, since: At, what: &str, findings: &mut Findings) {
+    let until = Instant::now() + RECOVERY;
+    while !clients.all_answered_since(since) {
+        if Instant::now() > until {
+            let silent = clients.silent_since(since);
+            let text = format!("shards {silent:?} gave no answer within {RECOVERY:?} of {what}");
+            findings.violations.push(conduct(text));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// For each shard, when commands were answered, in order.
+#[must_use]
+pub fn answered(sent: &[Sent]) -> BTreeMap<u32, Vec<At>> {
+    let mut answered: BTreeMap<u32, Vec<At>> = BTreeMap::new();
+    for sent in sent {
+        if let Some(told) = &sent.told {
+            answered.entry(told.shard).or_default().push(sent.ended);
+        }
+    }
+    for times in answered.values_mut() {
+        times.sort();
+    }
+    answered
+}
+
+/// Whether a fault is one of a command node alone, so that another takes over within its leases and a second.
+#[must_use]
+pub fn is_takeover(fault: &Fault) -> bool {
+    matches!(fault.kind, Kind::Kill | Kind::Pause | Kind::Two)
+}
