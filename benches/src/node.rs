@@ -123,10 +123,7 @@ impl Node {
         );
         let engine = EngineSettings {
             tail_bytes: 1 << 30,
-            writer: WriterSettings {
-                keep_tail: true,
-                ..WriterSettings::default()
-            },
+            writer: WriterSettings::KAFKA,
             ..EngineSettings::default()
         };
         let as_log: Arc<dyn Log> = Arc::clone(&log) as _;

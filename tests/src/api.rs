@@ -204,6 +204,15 @@ impl Call {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Sends it; its body comes as it comes.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn open(self) -> reqwest::Response {
+        let sent = self.request.send().await;
+        sent.unwrap_or_else(|error| panic!("{}: no answer: {error:?}", self.path))
+    }
+
     /// The same; no answer is told and not the end.
     ///
     /// # Errors

@@ -32,6 +32,24 @@ async fn a_history_shows_commands_events_refusals_and_actors_in_order() {
     refused.rejection("below_reserved");
     let position = refused.json()["position"].as_str().unwrap().to_owned();
     let auditor = server.api("auditor");
+    // Whatever an auditor asks, the answer says how fresh it is.
+    let (shard, offset) = position.split_once(':').unwrap();
+    let (shard, offset): (u32, u64) = (shard.parse().unwrap(), offset.parse().unwrap());
+    for path in [
+        "streams/product-{sku}",
+        "streams/product-{sku}/state",
+        "records?limit=1",
+        "shards",
+    ] {
+        let path = format!("/v1/audit/{}", path.replace("{sku}", &sku));
+        let answer = auditor.get_after(&path, &position).await;
+        answer.is(200);
+        assert!(answer.position_in(shard).unwrap() >= offset, "{path}");
+        assert!(
+            answer.header("annals-lag-ms").unwrap().parse::<u64>().is_ok(),
+            "{path}"
+        );
+    }
     let history = items(
         &auditor
             .get_after(&format!("/v1/audit/streams/product-{sku}"), &position)
@@ -214,6 +232,15 @@ async fn auditors_see_shards_and_everyone_else_sees_nothing_of_it() {
         shards
             .iter()
             .all(|shard| shard["epoch"].as_u64().is_some_and(|epoch| epoch >= 1)),
+        "{shards:?}"
+    );
+    let owner = shards[0]["owner"].as_str().expect("an owner");
+    assert!(shards.iter().all(|shard| shard["owner"] == owner), "{shards:?}");
+    assert!(
+        shards
+            .iter()
+            .all(|shard| shard["time"].is_null()
+                || shard["time"].as_str().is_some_and(|time| time.ends_with('Z'))),
         "{shards:?}"
     );
     for role in ["clerk", "warehouse", "finance", "operator", "customer"] {

@@ -142,3 +142,8 @@ fn nothing_is_left_undone_or_ignored() {
 fn the_top_level_is_as_the_architecture_says() {
     assert_none(&rules::layout(&files()));
 }
+
+#[test]
+fn alerts_look_at_metrics_that_exist() {
+    assert_none(&rules::alerts(&files()));
+}

@@ -4,30 +4,37 @@
 //!
 //! *Invariant:* no other crate names the table `audit_record`.
 
+mod fresh;
 mod indexer;
 mod item;
 mod metrics;
 mod search;
 mod state;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_domain::Catalog;
 use annals_log::{PgStreamStore, StoreError, StreamStore};
 use annals_record::{Generation, Offset, Position, RecordId, Shard, ShardCount, StreamId};
+use annals_store::lease::{LeaseKind, Leases};
+use chrono::{DateTime, SecondsFormat};
 use sqlx::PgPool;
 use tokio::time::Instant;
 
+pub use fresh::Fresh;
 pub use indexer::{AuditIndexer, READER};
 pub use item::{Item, Outcome, Page, RawItem};
 pub use search::{InvalidCursor, RecordKind, Search};
 pub use state::{StateAt, Upto};
 
 /// What auditors may ask. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Audit {
     pool: PgPool,
     journal: PgStreamStore,
+    leases: Arc<dyn Leases>,
     catalog: Catalog,
     shards: ShardCount,
     generation: Generation,
@@ -56,6 +63,9 @@ pub enum AuditError {
     /// The search table.
     #[error("the search table is unavailable: {0}")]
     Database(#[from] sqlx::Error),
+    /// The leases, which say who owns a shard.
+    #[error("the leases are unavailable: {0}")]
+    Leases(#[from] annals_store::Error),
     /// Something in the journal that this program cannot read.
     #[error("the journal holds what this program cannot read: {0}")]
     Unreadable(String),
@@ -77,18 +87,29 @@ pub struct ShardStatus {
     pub accepted: u64,
     /// The chain over them, hexadecimal.
     pub chain: String,
-    /// The latest decision's time, ms since 1970.
-    pub time_ms: i64,
+    /// The latest decision's time, RFC 3339; `None` before the first.
+    pub time: Option<String>,
+    /// The node that decides this shard's commands, by its lease; `None` while nobody does.
+    pub owner: Option<String>,
 }
 
 /// Between two looks at how far the journal or the search table has come.
 const POLL: Duration = Duration::from_millis(50);
 
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audit")
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Audit {
-    /// Over the journal and the search table of the database of `pool`.
+    /// Over the journal, the leases and the search table of the database of `pool`.
     pub fn new(
         pool: PgPool,
         journal: PgStreamStore,
+        leases: Arc<dyn Leases>,
         catalog: Catalog,
         shards: ShardCount,
         generation: Generation,
@@ -96,6 +117,7 @@ impl Audit {
         Self {
             pool,
             journal,
+            leases,
             catalog,
             shards,
             generation,
@@ -167,8 +189,14 @@ impl Audit {
     /// Every shard as far as the journal goes.
     ///
     /// # Errors
-    /// [`AuditError::Store`].
+    /// [`AuditError::Store`], [`AuditError::Leases`].
     pub async fn shards(&self) -> Result<Vec<ShardStatus>, AuditError> {
+        let leases = self.leases.list(LeaseKind::Command, "").await?;
+        let mut owners: BTreeMap<u32, String> = leases
+            .into_iter()
+            .filter(|lease| lease.live)
+            .map(|lease| (lease.key.shard, lease.node.to_string()))
+            .collect();
         let mut all = Vec::new();
         for shard in self.shards.shards() {
             let head = self.journal.checkpoint(shard).await?.head;
@@ -178,7 +206,11 @@ impl Audit {
                 epoch: head.epoch.get(),
                 accepted: head.accepted,
                 chain: head.chain.to_string(),
-                time_ms: head.time_ms,
+                time: (head.time_ms > 0)
+                    .then(|| DateTime::from_timestamp_millis(head.time_ms))
+                    .flatten()
+                    .map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+                owner: owners.remove(&shard.get()),
             });
         }
         Ok(all)

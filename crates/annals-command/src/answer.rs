@@ -132,8 +132,8 @@ pub enum SendError {
     /// Nothing happened: a queue or a limit is full.
     #[error("this node is overloaded")]
     Overloaded,
-    /// Nothing happened: the journal cannot be read.
-    #[error("the journal is unavailable")]
+    /// Nothing happened: the journal cannot be read, or the log has not answered for too long.
+    #[error("the log is unavailable")]
     LogUnavailable,
     /// It may have happened: send it again with the same key.
     #[error("the outcome is not known yet")]

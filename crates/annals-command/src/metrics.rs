@@ -1,5 +1,6 @@
 //! What the engine counts; no label holds a stream or a caller.
 
+use annals_log::metrics::Invariant;
 use annals_record::fold::Ghost;
 use annals_record::{Offset, Shard};
 use metrics::{counter, gauge};
@@ -21,7 +22,7 @@ pub(crate) fn never_happened() {
 }
 
 pub(crate) fn broken_stream() {
-    counter!("annals_invariant_violations_total", "invariant" => "L2").increment(1);
+    Invariant::L2.broken();
 }
 
 pub(crate) fn wrong_snapshot() {
@@ -36,8 +37,15 @@ pub(crate) fn halted(shard: Shard) {
     gauge!("annals_shard_halted", "shard" => shard.to_string()).set(1.0);
 }
 
+pub(crate) fn stalled(shard: Shard, stalled: bool) {
+    gauge!("annals_shard_stalled", "shard" => shard.to_string()).set(if stalled { 1.0 } else { 0.0 });
+    if stalled {
+        counter!("annals_shard_stalls_total").increment(1);
+    }
+}
+
 pub(crate) fn ghost(shard: Shard, offset: Offset, why: Ghost) {
-    counter!("annals_log_ghosts_total", "kind" => why.as_str()).increment(1);
+    annals_log::metrics::ghost(why);
     match why {
         Ghost::Foreign | Ghost::Unchained => {
             tracing::error!(%shard, %offset, %why, "a record in the log does not count and should not be there");

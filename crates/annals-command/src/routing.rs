@@ -2,7 +2,7 @@
 //! where the answer is "here".
 
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use annals_record::{Shard, ShardCount};
 
@@ -33,6 +33,7 @@ const HALTED: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct Routing {
     shards: Vec<AtomicU8>,
+    stalled: Vec<AtomicBool>,
     urls: RwLock<Vec<String>>,
 }
 
@@ -41,6 +42,7 @@ impl Routing {
         let count = shards.shards().len();
         Self {
             shards: (0..count).map(|_| AtomicU8::new(NOWHERE)).collect(),
+            stalled: (0..count).map(|_| AtomicBool::new(false)).collect(),
             urls: RwLock::new(vec![String::new(); count]),
         }
     }
@@ -96,6 +98,19 @@ impl Routing {
             (false, _) => Some(CLAIMING),
         };
         cell.try_update(Ordering::AcqRel, Ordering::Acquire, change).ok();
+    }
+
+    pub(crate) fn stalled(&self, shard: Shard, stalled: bool) {
+        let index = usize::try_from(shard.get()).ok();
+        if let Some(cell) = index.and_then(|index| self.stalled.get(index)) {
+            cell.store(stalled, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn is_stalled(&self, shard: Shard) -> bool {
+        let index = usize::try_from(shard.get()).ok();
+        let cell = index.and_then(|index| self.stalled.get(index));
+        cell.is_some_and(|cell| cell.load(Ordering::Acquire))
     }
 
     pub(crate) fn halted(&self, shard: Shard) {

@@ -11,6 +11,8 @@ pub struct EngineSettings {
     pub inflight_bytes: usize,
     /// Bytes of a shard's accepted records that the journal does not have; beyond it 503 `shard-unavailable`.
     pub tail_bytes: usize,
+    /// How long the log may owe a shard an answer, ms; beyond it new commands get 503 `log-unavailable`.
+    pub stall_ms: u64,
     /// Bytes of streams in memory, a node.
     pub cache_bytes: usize,
     /// Records of a stream between two snapshots.
@@ -43,6 +45,7 @@ impl Default for EngineSettings {
             mailbox: 1024,
             inflight_bytes: 16 << 20,
             tail_bytes: 64 << 20,
+            stall_ms: 5_000,
             cache_bytes: 256 << 20,
             snapshot_every: 100,
             key_lifetime_s: 86_400,
@@ -76,6 +79,7 @@ impl EngineSettings {
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("{name} must be at least 1")),
             None if self.snapshot_every == 0 => Err("command.snapshot_every must be at least 1".to_owned()),
+            None if self.stall_ms == 0 => Err("command.stall_ms must be at least 1".to_owned()),
             None => Ok(()),
         }
     }

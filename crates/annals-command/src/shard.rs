@@ -6,7 +6,9 @@
 
 mod claim;
 mod decide;
+mod plants;
 mod settle;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use annals_domain::{Ambient, Catalog, CommandRequest};
 use annals_log::writer::{self, ShardWriter};
 use annals_log::{LoadRequest, Loaded, StoreError};
+use annals_record::fold::Head;
 use annals_record::record::Record;
 use annals_record::value::ClaimValue;
 use annals_record::{Generation, Hash32, Offset, Position, RecordId, Shard, StreamId, Version};
@@ -121,6 +124,7 @@ pub(crate) struct ShardEngine {
     /// Since when a claim has been with the log.
     claiming_since_ms: Option<i64>,
     catching_up: CatchingUp,
+    watch: watch::Watch,
     to_load: Vec<LoadRequest>,
     scratch: Vec<writer::Output>,
 }
@@ -157,6 +161,7 @@ impl ShardEngine {
             next_fetch: 0,
             claiming_since_ms: None,
             catching_up: CatchingUp::default(),
+            watch: watch::Watch::default(),
             to_load: Vec::new(),
             scratch: Vec::new(),
         }
@@ -164,6 +169,11 @@ impl ShardEngine {
 
     pub(crate) fn is_owner(&self) -> bool {
         self.writer.as_ref().is_some_and(ShardWriter::is_owner)
+    }
+
+    /// What the writer has folded.
+    pub(crate) fn head(&self) -> Option<&Head> {
+        self.writer.as_ref().map(ShardWriter::head)
     }
 
     /// How many streams are in memory or on their way.
@@ -198,6 +208,9 @@ impl ShardEngine {
             return self.on_stream(command, cx);
         }
         match &self.lease {
+            Lease::Ours if self.watch.is_stalled() => {
+                reply(cx, command.token, Err(SendError::LogUnavailable));
+            }
             Lease::Ours if self.waiting.len() < cx.settings.mailbox => self.waiting.push_back(command),
             Lease::Ours => reply(cx, command.token, Err(SendError::Overloaded)),
             Lease::Theirs(url) => reply(cx, command.token, Err(SendError::NotOwner { url: url.clone() })),
@@ -397,33 +410,16 @@ impl ShardEngine {
         };
         match result {
             Ok(Some(record)) => self.replay_or_decide(command, &record, offset, cx),
+            // Another owner's record, known from its snapshot only: this node is owner no more, and will hear of it.
+            Ok(None) if self.head().is_none_or(|head| offset >= head.next) => {
+                reply(cx, command.token, Err(SendError::ShardUnavailable));
+            }
             Ok(None) => {
                 tracing::error!(shard = %self.shard, %offset, "a remembered record is not in the journal");
                 reply(cx, command.token, Err(SendError::Internal));
             }
             Err(_) => reply(cx, command.token, Err(SendError::LogUnavailable)),
         }
-    }
-
-    /// Gives up commands that wait for an owner and that nobody waits for any more.
-    pub(crate) fn expire(&mut self, cx: &mut Shared<'_>) {
-        let now_ms = cx.now_ms;
-        if self.writer.as_ref().is_some_and(ShardWriter::awaits_its_claim) {
-            let since = *self.claiming_since_ms.get_or_insert(now_ms);
-            if now_ms.saturating_sub(since) > CLAIM_MS {
-                self.claiming_since_ms = None;
-                self.writer_input(writer::Input::GiveUpClaim, cx);
-            }
-        } else {
-            self.claiming_since_ms = None;
-        }
-        self.waiting.retain(|command| {
-            let late = command.deadline_ms <= now_ms;
-            if late {
-                reply(cx, command.token, Err(SendError::ShardUnavailable));
-            }
-            !late
-        });
     }
 
     /// Takes a stream out of memory if nothing of it is open. `true` if it is gone or was another incarnation.
@@ -442,8 +438,6 @@ impl ShardEngine {
     }
 }
 
-/// A claim that has not been seen for so long, ms, is made again.
-const CLAIM_MS: i64 = 10_000;
 /// A hot stream's next command waits for a snapshot once so many are overdue.
 const OVERDUE_SNAPSHOTS: u32 = 10;
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use annals_domain::{Ambient, Catalog, CommandRequest};
 use annals_log::{Log, StreamStore};
+use annals_record::fold::Head;
 use annals_record::{Offset, Shard, ShardCount, StreamId};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -76,6 +77,7 @@ struct Letter {
 pub(crate) enum Control {
     Lease(Shard, Lease),
     Indexed(Shard, Offset),
+    Checkpoint(Shard, String, Head),
     Clock(bool),
 }
 
@@ -197,6 +199,18 @@ impl Commands {
         self.control(shard, Control::Indexed(shard, next)).await;
     }
 
+    /// Tells the engine where a reader of a shard stands, so that the two are compared (L4).
+    pub async fn compare(&self, shard: Shard, reader: String, head: Head) {
+        self.control(shard, Control::Checkpoint(shard, reader, head))
+            .await;
+    }
+
+    /// Shards whose log owes this node an answer for longer than `command.stall_ms`.
+    pub fn stalled(&self) -> Vec<Shard> {
+        let stalled = |shard: &Shard| self.routing.is_stalled(*shard);
+        self.shards.shards().filter(stalled).collect()
+    }
+
     pub(crate) async fn lease(&self, shard: Shard, lease: Lease) {
         self.routing.lease(shard, &lease);
         self.control(shard, Control::Lease(shard, lease)).await;
@@ -292,6 +306,7 @@ impl Shell {
         self.step(match control {
             Control::Lease(shard, lease) => Input::Lease(shard, lease),
             Control::Indexed(shard, offset) => Input::Indexed(shard, offset),
+            Control::Checkpoint(shard, reader, head) => Input::Checkpoint { shard, reader, head },
             Control::Clock(ok) => Input::Clock(ok),
         });
     }
@@ -317,6 +332,8 @@ impl Shell {
                     self.asks.send(shard).ok();
                 }
                 Effect::Owner { shard, owner } => self.routing.owner(shard, owner),
+                Effect::Bounds(shard) => self.io.bounds(shard),
+                Effect::Stalled { shard, stalled } => self.routing.stalled(shard, stalled),
                 Effect::Halted { shard, .. } => self.routing.halted(shard),
             }
         }

@@ -3,6 +3,8 @@
 
 #[path = "engine/support.rs"]
 mod support;
+#[path = "engine/watch.rs"]
+mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! - [`edge`]: one request from its head to its response, in the order in which requests are judged;
 //! - `route`, `authenticate`, `body`: path and method, token, bytes;
 //! - `command`, `batch`: commands, one and many;
-//! - `query`: read models; `audit`: the auditors' routes;
+//! - `query`: read models; `live`: their changes as they happen; `audit`: the auditors' routes;
 //! - [`process`]: the same way for process managers;
 //! - [`openapi`]: the description of all of that, made from the same tables;
 //! - [`operations`]: the listener that is not public;
@@ -22,6 +22,7 @@ mod batch;
 mod body;
 mod command;
 pub mod edge;
+mod live;
 pub mod metrics;
 mod open;
 pub mod openapi;

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use annals_audit::{Audit, AuditError, Search, Upto};
+use annals_audit::{Audit, AuditError, Fresh, Search, Upto};
 use annals_auth::{CommandSealer, SealError, Sealed};
 pub use annals_command::Place;
 use annals_command::{Answer, SendError};
 use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{CommandRequest, Precondition};
-use annals_query::{Column, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer};
+use annals_query::live::Next;
+use annals_query::{
+    Column, ListAnswer, LiveId, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer,
+};
 use annals_record::{Key, Position, RecordId, StreamId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
 use http::{Request, Response};
 
 /// The engine.
@@ -93,6 +97,14 @@ pub enum Read {
     List(ListAnswer),
 }
 
+/// A row or a list that is followed.
+pub struct Live {
+    /// How fresh the beginning is.
+    pub meta: Meta,
+    /// What there is, then what changes; [`Next::End`] is the last.
+    pub events: BoxStream<'static, Next>,
+}
+
 /// The read models.
 pub trait Reads: Send + Sync {
     /// The columns that a resource shows just now; none if there is no such resource.
@@ -103,6 +115,13 @@ pub trait Reads: Send + Sync {
         request: QueryRequest,
         if_none_match: Option<String>,
     ) -> BoxFuture<'_, Result<Read, QueryError>>;
+    /// Follows what a request asks for, as `caller`; `last` is the id of the last event that it has seen.
+    fn follow<'a>(
+        &'a self,
+        request: QueryRequest,
+        caller: &'a str,
+        last: Option<LiveId>,
+    ) -> BoxFuture<'a, Result<Live, QueryError>>;
 }
 
 impl Reads for Queries {
@@ -127,6 +146,24 @@ impl Reads for Queries {
                 true => self.row(prepared).await.map(Read::Row),
                 false => self.list(prepared).await.map(Read::List),
             }
+        })
+    }
+
+    fn follow<'a>(
+        &'a self,
+        request: QueryRequest,
+        caller: &'a str,
+        last: Option<LiveId>,
+    ) -> BoxFuture<'a, Result<Live, QueryError>> {
+        Box::pin(async move {
+            let subscription = self.subscribe(request, caller, last).await?;
+            let meta = subscription.meta.clone();
+            let events = stream::unfold(subscription, async |mut subscription| {
+                let next = subscription.next().await;
+                Some((next, subscription))
+            });
+            let events = Box::pin(events);
+            Ok(Live { meta, events })
         })
     }
 }
@@ -173,7 +210,16 @@ pub trait Audits: Send + Sync {
         question: Question,
         after: Vec<Position>,
         wait: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, AuditError>>;
+    ) -> BoxFuture<'_, Result<Audited, AuditError>>;
+}
+
+/// What an auditor is told.
+#[derive(Debug, Clone)]
+pub struct Audited {
+    /// JSON.
+    pub body: Bytes,
+    /// How fresh it is at least.
+    pub fresh: Fresh,
 }
 
 impl Audits for Audit {
@@ -182,17 +228,19 @@ impl Audits for Audit {
         question: Question,
         after: Vec<Position>,
         wait: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, AuditError>> {
+    ) -> BoxFuture<'_, Result<Audited, AuditError>> {
         Box::pin(async move {
-            match &question {
+            let fresh = match &question {
                 Question::History { .. } | Question::State { .. } | Question::Shards => {
                     self.wait_for_journal(&after, wait).await?;
+                    self.journal_fresh().await?
                 }
                 Question::Records { .. } | Question::Record(_) | Question::Raw(_) => {
                     self.wait_for_search(&after, wait).await?;
+                    self.search_fresh().await?
                 }
-            }
-            match question {
+            };
+            let body = match question {
                 Question::History { stream, after, limit } => {
                     json(&self.history(&stream, after, limit).await?)
                 }
@@ -201,7 +249,8 @@ impl Audits for Audit {
                 Question::Record(id) => json(&self.record(id).await?),
                 Question::Raw(id) => json(&self.raw(id).await?),
                 Question::Shards => json(&serde_json::json!({"data": self.shards().await?, "next": null})),
-            }
+            };
+            Ok(Audited { body: body?, fresh })
         })
     }
 }

@@ -141,6 +141,21 @@ impl Problem {
         }
     }
 
+    /// A caller that follows as many live changes as one may.
+    #[must_use]
+    pub fn live_quota(limit: usize) -> Self {
+        let detail = format!("You follow {limit} live changes already: end one, then begin another.");
+        let problem =
+            Self::because(Code::QuotaExceeded, detail).with_header(RETRY_AFTER, HeaderValue::from(5u32));
+        match HeaderValue::from_str(&format!("\"live\";q={limit}")) {
+            Ok(policy) => problem
+                .with_header(RATE_LIMIT_POLICY, policy)
+                .with_header(RATE_LIMIT, HeaderValue::from_static("\"live\";r=0")),
+            // Digits are fit for a header.
+            Err(_) => problem,
+        }
+    }
+
     /// Its code.
     #[must_use]
     pub fn code(&self) -> Code {

@@ -1,5 +1,6 @@
 //! Read models: path, parameters and headers to a typed request, its answer to a response.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use annals_auth::{Area, Reach, SecurityEvent};
@@ -15,13 +16,14 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::authenticate::Who;
 use crate::edge::{Ids, Inner};
+use crate::live::EVENT_STREAM;
 use crate::ports::Read;
 use crate::problem::{Code, Problem};
 use crate::reply::{ANNALS_POSITION, Reply};
 use crate::target;
 
 const ANNALS_AFTER: HeaderName = HeaderName::from_static("annals-after");
-const ANNALS_LAG_MS: HeaderName = HeaderName::from_static("annals-lag-ms");
+pub(crate) const ANNALS_LAG_MS: HeaderName = HeaderName::from_static("annals-lag-ms");
 const ANNALS_PARKED: HeaderName = HeaderName::from_static("annals-parked");
 const ANNALS_VERSION: HeaderName = HeaderName::from_static("annals-version");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -46,7 +48,7 @@ impl Inner {
         let reads = self.reads.as_ref().ok_or_else(missing)?;
         let scope = self.scope(who, definition)?;
         let opened = self.opens(who, definition, &scope);
-        accepts_json(&head.headers)?;
+        let form = wanted(&head.headers)?;
         if let Some(problem) = &ids.refused {
             return Err(problem.clone());
         }
@@ -60,15 +62,13 @@ impl Inner {
             wait: prefer.wait.unwrap_or(WAIT).min(self.settings.request_time()),
             count: prefer.count,
         };
+        if form == Form::Events {
+            return self.follow(who, reads.as_ref(), request, opened, head, ids).await;
+        }
         let tags = if_none_match(&head.headers);
         let answered = tokio::time::timeout(self.settings.request_time(), reads.read(request, tags)).await;
         let read = answered.map_err(|_| Problem::new(Code::Overloaded))?;
-        let read = read.map_err(|error| {
-            if let QueryError::Internal(source) = &error {
-                tracing::error!(error = %source, "a query failed");
-            }
-            Problem::from(&error)
-        })?;
+        let read = read.map_err(|error| problem_of(&error))?;
         if opened > 0 && !matches!(read, Read::NotModified(_)) {
             self.security.record(&SecurityEvent::PrivacyRead {
                 sub: &who.caller.sub,
@@ -156,11 +156,27 @@ fn list_reply(list: &ListAnswer, head: &Head) -> Reply {
     reply.with_text(LINK, &format!("<{}?{query}>; rel=\"next\"", head.uri.path()))
 }
 
-fn fresh(reply: Reply, meta: &Meta) -> Reply {
-    let positions: Vec<_> = meta.positions.iter().map(Position::to_string).collect();
+/// Positions with commas between.
+pub(crate) fn list(positions: &[Position]) -> String {
+    let mut text = String::with_capacity(positions.len() * 12);
+    for (at, position) in positions.iter().enumerate() {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{}{position}", if at == 0 { "" } else { ", " });
+    }
+    text
+}
+
+pub(crate) fn problem_of(error: &QueryError) -> Problem {
+    if let QueryError::Internal(source) = error {
+        tracing::error!(error = %source, "a query failed");
+    }
+    Problem::from(error)
+}
+
+pub(crate) fn fresh(reply: Reply, meta: &Meta) -> Reply {
     let reply = reply
         .with_text(ETAG, &meta.etag)
-        .with_text(ANNALS_POSITION, &positions.join(", "))
+        .with_text(ANNALS_POSITION, &list(&meta.positions))
         .with_text(ANNALS_LAG_MS, &meta.lag_ms.to_string());
     match meta.parked {
         0 => reply,
@@ -237,36 +253,83 @@ impl Prefer {
     }
 }
 
+/// What an answer is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    /// Live changes.
+    Events,
+}
+
 /// Whether `Accept` leaves room for JSON.
 ///
-/// **Source:** RFC 9110, section 12.5.1: the most specific range that matches decides; quality 0 means no.
+/// # Errors
+/// 406.
 pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut best: Option<(u8, bool)> = None;
-    let mut any = false;
-    for range in headers
+    match quality(headers, "application/json") {
+        Some(quality) if quality > 0.0 => Ok(()),
+        _ => Err(Code::NotAcceptable.into()),
+    }
+}
+
+/// What `Accept` asks for: live changes only if they are named, and JSON is not wanted more.
+///
+/// # Errors
+/// 406.
+fn wanted(headers: &HeaderMap) -> Result<Form, Problem> {
+    let named = headers
         .get_all(ACCEPT)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|v| v.split(','))
-    {
+        .filter_map(|value| value.to_str().ok());
+    let named = named.flat_map(|value| value.split(',')).any(|range| {
+        let range = range.split(';').next().unwrap_or_default();
+        range.trim().eq_ignore_ascii_case(EVENT_STREAM)
+    });
+    if named {
+        let events = quality(headers, EVENT_STREAM).unwrap_or(0.0);
+        let json = quality(headers, "application/json").unwrap_or(0.0);
+        if events > 0.0 && events >= json {
+            return Ok(Form::Events);
+        }
+    }
+    accepts_json(headers).map(|()| Form::Json)
+}
+
+/// How much a media type is wanted: 1 without any `Accept`, none if no range matches.
+///
+/// **Source:** RFC 9110, section 12.5.1: the most specific range that matches decides; quality 0 means no.
+fn quality(headers: &HeaderMap, media: &str) -> Option<f32> {
+    let kind = media.split('/').next().unwrap_or_default();
+    let mut best: Option<(u8, f32)> = None;
+    let mut any = false;
+    let values = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    for range in values.flat_map(|value| value.split(',')) {
         any = true;
         let mut parts = range.split(';').map(str::trim);
-        let specific = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "application/json" => 3,
-            "application/*" => 2,
-            "*/*" => 1,
-            _ => continue,
+        let range = parts.next().unwrap_or_default();
+        let specific = if range.eq_ignore_ascii_case(media) {
+            3
+        } else if range
+            .strip_suffix("/*")
+            .is_some_and(|of| of.eq_ignore_ascii_case(kind))
+        {
+            2
+        } else if range == "*/*" {
+            1
+        } else {
+            continue;
         };
         let quality = parts.find_map(|parameter| parameter.strip_prefix("q=")?.parse::<f32>().ok());
-        let wanted = quality.is_none_or(|quality| quality > 0.0);
         if best.is_none_or(|(known, _)| specific > known) {
-            best = Some((specific, wanted));
+            best = Some((specific, quality.unwrap_or(1.0)));
         }
     }
     match best {
-        Some((_, true)) => Ok(()),
-        None if !any => Ok(()),
-        _ => Err(Code::NotAcceptable.into()),
+        Some((_, quality)) => Some(quality),
+        None => (!any).then_some(1.0),
     }
 }
 
@@ -286,6 +349,8 @@ impl From<&QueryError> for Problem {
                 .with("distance", *distance)
                 .with("position", position.to_string()),
             QueryError::NotBuilt { .. } => because(Code::ProjectionBehind),
+            QueryError::TooManySubscribers => because(Code::Overloaded),
+            QueryError::TooManyOfCaller { limit } => Self::live_quota(*limit),
             QueryError::Timeout => because(Code::Overloaded),
             QueryError::Unavailable(_) => Code::LogUnavailable.into(),
             _ => Code::Internal.into(),

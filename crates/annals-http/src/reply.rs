@@ -70,6 +70,12 @@ impl Reply {
         }
     }
 
+    /// Without an entity tag: what goes on has none.
+    pub(crate) fn without_tag(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != http::header::ETAG);
+        self
+    }
+
     pub(crate) fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.status;

@@ -1,9 +1,10 @@
 //! Sockets: HTTP/1.1 and HTTP/2 on one listener, with or without TLS, within limits, and an end in order.
 //!
 //! Plain listeners take HTTP/2 with prior knowledge (h2c), TLS ones by ALPN. A connection that does not send its
-//! head in time is closed. On shutdown no connection is taken any more, those that are open finish what they are
+//! head in time is closed, and so is one that takes nothing of what is written for as long. On shutdown no connection is taken any more, those that are open finish what they are
 //! doing, and what is left after [`GRACE`] is cut.
 
+mod stall;
 mod tls;
 
 use std::io;
@@ -28,6 +29,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::metrics::CONNECTIONS;
 use crate::settings::Settings;
+use stall::Stall;
 
 pub use tls::TlsError;
 
@@ -47,7 +49,7 @@ pub fn layered(router: Router, settings: &Settings) -> Router {
     // A stream of lines must not wait in a compressor's buffer.
     let predicate = SizeAbove::new(COMPRESSED_ABOVE)
         .and(NotForContentType::const_new(crate::batch::NDJSON))
-        .and(NotForContentType::const_new("text/event-stream"));
+        .and(NotForContentType::const_new(crate::live::EVENT_STREAM));
     let router = router.layer(CompressionLayer::new().compress_when(predicate));
     match cors(&settings.cors_origins) {
         Some(cors) => router.layer(cors),
@@ -186,6 +188,10 @@ fn builder(settings: &Settings) -> Builder<TokioExecutor> {
     builder
 }
 
+/// Among the extensions of each request: when the listener ends. What would go on for ever ends itself then.
+#[derive(Debug, Clone)]
+pub(crate) struct Shutdown(pub(crate) CancellationToken);
+
 struct Server {
     builder: Builder<TokioExecutor>,
     router: Router,
@@ -224,10 +230,13 @@ impl Server {
     {
         let (began, mut begun) = watch::channel(false);
         let router = self.router.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let shutdown = Shutdown(self.shutdown.clone());
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             began.send_if_modified(|begun| !std::mem::replace(begun, true));
+            request.extensions_mut().insert(shutdown.clone());
             router.clone().oneshot(request.map(Body::new))
         });
+        let stream = Stall::new(stream, self.head_time);
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         // Telling the versions apart takes bytes that may never come, and hyper knows no time for that.

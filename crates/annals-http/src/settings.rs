@@ -26,6 +26,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// How many lines of one batch are under way at once.
     pub batch_concurrency: usize,
+    /// `query.live_heartbeat_ms`: a stream of live changes in which nothing happens says so this often, ms.
+    pub live_heartbeat_ms: u64,
     /// `telemetry.access_log`: one log line a request.
     pub access_log: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             cors_origins: Vec::new(),
             tls: None,
             batch_concurrency: 64,
+            live_heartbeat_ms: 15_000,
             access_log: false,
         }
     }
@@ -74,6 +77,7 @@ impl Settings {
         within("command.deadline_ms", self.deadline_ms, 10, 600_000)?;
         within("http.connections", number(self.connections), 1, 1_000_000)?;
         within("http.batch_concurrency", number(self.batch_concurrency), 1, 4_096)?;
+        within("query.live_heartbeat_ms", self.live_heartbeat_ms, 100, 600_000)?;
         let origin = |origin: &&String| {
             let scheme = origin.starts_with("http://") || origin.starts_with("https://");
             *origin != "*" && (!scheme || origin.matches('/').count() != 2)
@@ -92,6 +96,12 @@ impl Settings {
         Duration::from_millis(self.request_ms)
     }
 
+    /// How often a quiet stream of live changes says that it is there.
+    #[must_use]
+    pub fn live_heartbeat(&self) -> Duration {
+        Duration::from_millis(self.live_heartbeat_ms)
+    }
+
     /// How long a command may take.
     #[must_use]
     pub fn deadline(&self) -> Duration {
@@ -107,7 +117,8 @@ mod tests {
     fn the_defaults_are_fine_and_each_limit_is_checked() {
         Settings::default().validate().unwrap();
         type Spoil = fn(&mut Settings);
-        let wrong: [(&str, Spoil); 5] = [
+        let wrong: [(&str, Spoil); 6] = [
+            ("query.live_heartbeat_ms", |s| s.live_heartbeat_ms = 0),
             ("http.body_bytes", |s| s.body_bytes = 0),
             ("http.json_depth", |s| s.json_depth = MAX_DEPTH + 1),
             ("http.connections", |s| s.connections = 0),

@@ -48,6 +48,10 @@ const SELECT: &str =
     "SELECT shard, next_offset, accepted, epoch, chain, time_ms, closed, last_hash, last_ghost
      FROM annals.checkpoint WHERE reader = $1 AND ($2::int IS NULL OR shard = $2) ORDER BY shard";
 
+const SELECT_ALL: &str =
+    "SELECT reader, shard, next_offset, accepted, epoch, chain, time_ms, closed, last_hash, last_ghost
+     FROM annals.checkpoint ORDER BY reader, shard";
+
 /// Moves the rows that stand where the caller left them, makes those that have not begun, and names both.
 /// A row that begins while it is there already conflicts and is not named, unless the first part moved it.
 const ADVANCE: &str = "
@@ -119,6 +123,21 @@ impl Checkpoint {
         let all = rows
             .iter()
             .map(|row| Ok((shard_of(row)?, Self::from_row(row)?)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        Ok(all)
+    }
+
+    /// Where every reader is, by name and shard: whoever folded the log himself can compare (L4).
+    ///
+    /// # Errors
+    /// Postgres, or a row that this program cannot have written.
+    pub async fn load_readers(
+        executor: impl PgExecutor<'_>,
+    ) -> Result<Vec<(String, Shard, Self)>, CheckpointError> {
+        let rows = sqlx::query(SELECT_ALL).fetch_all(executor).await?;
+        let all = rows
+            .iter()
+            .map(|row| Ok((row.try_get("reader")?, shard_of(row)?, Self::from_row(row)?)))
             .collect::<Result<_, sqlx::Error>>()?;
         Ok(all)
     }

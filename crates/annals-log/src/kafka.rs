@@ -288,7 +288,7 @@ impl KafkaLog {
 
     /// Where the shard ends; an error if `from` is beyond that, or if it is not there any more.
     async fn end_from(&self, shard: Shard, from: Offset) -> Result<Offset, LogError> {
-        let (begin, end) = self.bounds(shard).await?;
+        let (begin, end) = self.watermarks(shard).await?;
         if from > end {
             return Err(LogError::BeyondEnd { shard, end, from });
         }
@@ -301,7 +301,7 @@ impl KafkaLog {
     }
 
     /// The first offset that is there, and the one that comes next (the high watermark).
-    async fn bounds(&self, shard: Shard) -> Result<(Offset, Offset), LogError> {
+    async fn watermarks(&self, shard: Shard) -> Result<(Offset, Offset), LogError> {
         let topic = self.topic.clone();
         let partition = i32::try_from(shard).map_err(|error| LogError::Refused(error.to_string()))?;
         let (begin, end) = self
@@ -403,7 +403,12 @@ impl Log for KafkaLog {
 
     async fn end(&self, shard: Shard) -> Result<Offset, LogError> {
         self.check(shard)?;
-        Ok(self.bounds(shard).await?.1)
+        Ok(self.watermarks(shard).await?.1)
+    }
+
+    async fn bounds(&self, shard: Shard) -> Result<(Offset, Offset), LogError> {
+        self.check(shard)?;
+        self.watermarks(shard).await
     }
 
     async fn describe(&self) -> Result<Description, LogError> {

@@ -59,6 +59,14 @@ pub trait Log: Send + Sync + fmt::Debug + 'static {
     /// [`LogError`].
     async fn end(&self, shard: Shard) -> Result<Offset, LogError>;
 
+    /// The first offset that is there, which is 0 unless somebody deleted records, and the one that comes next.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    async fn bounds(&self, shard: Shard) -> Result<(Offset, Offset), LogError> {
+        Ok((Offset::new(0), self.end(shard).await?))
+    }
+
     /// What this log is and what its settings promise.
     ///
     /// # Errors

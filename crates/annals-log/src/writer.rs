@@ -22,6 +22,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod claim;
+mod plants;
 mod settle;
 mod tail;
 mod words;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use annals_record::fold::{ChainAt, Fold, Head};
 use annals_record::hash;
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Entry, Meta, Record};
 use annals_record::{Hash32, Offset, RecordId, Shard};
 use bytes::Bytes;
@@ -38,7 +40,7 @@ use bytes::Bytes;
 use crate::{Appended, Checkpoint, Hashed};
 
 pub use tail::Tail;
-pub use words::{AppendId, Draft, HaltReason, Input, Output, StopReason, WriterSettings};
+pub use words::{AppendId, Draft, HaltReason, Input, Output, Progress, StopReason, WriterSettings};
 
 /// What a writer is at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +106,18 @@ pub struct ShardWriter {
     claim: Option<ClaimDraft>,
     next_append: AppendId,
     last_append_ms: i64,
+    /// The append that went behind a claim or a long idle time: while it is open, nothing follows it.
+    alone: Option<AppendId>,
+    /// How often the log has answered.
+    answers: u64,
     /// Whether a [`Output::Read`] is unanswered.
     reading: bool,
-    /// The record before the checkpoint, which must still be what it was.
+    /// The hash of the record before the head; zeros at offset 0.
+    last_hash: Hash32,
+    /// The record before the head, which must still be what it was when a claim is made.
     verify: Option<(Offset, Hash32)>,
+    /// The log was said to end below the head.
+    short: bool,
     tail: Tail,
 }
 
@@ -115,10 +125,6 @@ impl ShardWriter {
     /// A writer that knows the shard up to `checkpoint` (the journal's). It is owner of nothing yet.
     pub fn new(shard: Shard, genesis: Hash32, checkpoint: &Checkpoint, settings: WriterSettings) -> Self {
         let next = checkpoint.head.next;
-        let verify = next
-            .get()
-            .checked_sub(1)
-            .map(|last| (Offset::new(last), checkpoint.last_hash));
         Self {
             shard,
             settings,
@@ -131,8 +137,12 @@ impl ShardWriter {
             claim: None,
             next_append: 0,
             last_append_ms: i64::MIN,
+            alone: None,
+            answers: 0,
             reading: false,
-            verify,
+            last_hash: checkpoint.last_hash,
+            verify: None,
+            short: false,
             tail: Tail::new(next),
         }
     }
@@ -152,6 +162,20 @@ impl ShardWriter {
     /// Whether its claim is with the log and the fold has not passed it.
     pub fn awaits_its_claim(&self) -> bool {
         matches!(self.state, State::Claiming(Phase::Appending | Phase::Passing))
+    }
+    /// What it has got from the log so far, while the log owes it something: an append, a claim, a repair.
+    ///
+    /// The same value for long means that the log does not answer.
+    pub fn awaits(&self) -> Option<Progress> {
+        let owed = match self.state {
+            State::Claiming(_) | State::Owner { repair: Some(_) } => true,
+            State::Owner { repair: None } => !self.in_flight.is_empty(),
+            State::Idle | State::Halted | State::Closed => false,
+        };
+        owed.then(|| Progress {
+            folded: self.fold.head().next,
+            answers: self.answers,
+        })
     }
     /// How many submitted records are not settled.
     pub fn pending(&self) -> usize {
@@ -237,6 +261,9 @@ impl ShardWriter {
         while self.sent < self.pending.len() && self.may_append() {
             let (records, at) = self.next_append_records();
             let append = self.number_append();
+            if self.is_idle(self.sent) {
+                self.alone = Some(append);
+            }
             self.last_append_ms = records
                 .last()
                 .map_or(self.last_append_ms, |hashed| hashed.record.timestamp_ms);
@@ -256,7 +283,10 @@ impl ShardWriter {
         match input {
             Input::Claim { id, time_ms, value } => self.begin_claim(id, time_ms, value, out),
             Input::GiveUpClaim => self.give_up_claim(out),
-            Input::End(end) => self.end_known(end, out),
+            Input::End(end) => {
+                self.answers += 1;
+                self.end_known(end, out);
+            }
             Input::Read(slots) => self.read(slots, out),
             Input::Truncated(end) => {
                 self.reading = false;
@@ -268,7 +298,11 @@ impl ShardWriter {
                     out,
                 );
             }
-            Input::Appended { append, result } => self.appended(append, result, out),
+            Input::Deleted(begin) => self.halt(HaltReason::Deleted { begin }, out),
+            Input::Appended { append, result } => {
+                self.answers += 1;
+                self.appended(append, result, out);
+            }
         }
         self.flush(out);
         self.ask_for_more(out);
@@ -278,12 +312,18 @@ impl ShardWriter {
         let State::Owner { repair: None } = self.state else {
             return false;
         };
-        let Some(first) = self.pending.get(self.sent) else {
+        let front = self.in_flight.front().map(|open| open.append);
+        if front.is_some() && (front == self.alone || self.is_idle(self.sent)) {
             return false;
-        };
-        let idle = first.record.timestamp_ms.saturating_sub(self.last_append_ms) > self.settings.idle_ms;
-        let limit = if idle { 1 } else { self.settings.appends_in_flight };
-        self.in_flight.len() < limit
+        }
+        self.in_flight.len() < self.settings.appends_in_flight.max(1)
+    }
+
+    /// Whether the pending record at `index` is the first for a long time, or the first since the claim.
+    fn is_idle(&self, index: usize) -> bool {
+        self.pending.get(index).is_some_and(|first| {
+            first.record.timestamp_ms.saturating_sub(self.last_append_ms) > self.settings.idle_ms
+        })
     }
 
     fn next_append_records(&self) -> (Vec<Hashed>, Head) {
@@ -333,7 +373,11 @@ impl ShardWriter {
     fn appended(&mut self, append: AppendId, result: Appended, out: &mut Vec<Output>) {
         if self.claim.as_ref().is_some_and(|claim| claim.append == append) {
             self.claim_appended(result, out);
-        } else if let Some(index) = self.in_flight.iter().position(|open| open.append == append) {
+        } else if let Some(index) = self
+            .in_flight
+            .iter()
+            .position(|open| open.append == append || planted(Plant::LandingsByOrder))
+        {
             self.records_appended(index, result, out);
         }
     }
@@ -378,11 +422,17 @@ impl ShardWriter {
         };
         if wanted && !self.reading {
             self.reading = true;
-            let from = self.verify.map_or(self.fold.head().next, |(offset, _)| offset);
+            // A log that is too short is asked for more than it has: it comes back, or the shell says that it will not.
+            let from = match self.verify {
+                Some((before, _)) if !self.short => before,
+                Some(_) | None => self.fold.head().next,
+            };
             out.push(Output::Read(from));
         }
     }
 }
 
+#[cfg(test)]
+mod alone;
 #[cfg(test)]
 mod tests;

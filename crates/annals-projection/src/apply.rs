@@ -16,14 +16,14 @@ use std::time::Duration;
 use annals_log::Checkpoint;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-pub(crate) use bind::whole_relation;
+pub(crate) use bind::{Columns as BoundColumns, columns_read, relation_from, whole_relation_from};
 pub use error::{ApplyError, Trouble};
 pub(crate) use events::Prepared;
 pub use events::{Closed, Delivery, Event, OpenError, OpenPersonal, Sealed};
 pub(crate) use plan::Plan;
 
 use crate::manifest::{BuildId, Manifest, Rows};
-use crate::{build, metrics, parking, waves};
+use crate::{build, gate, metrics, parking, waves};
 
 /// What the engine needs to know beside a manifest.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,8 @@ pub struct Projector {
     pub(crate) plan: Plan,
     limits: Limits,
     opener: Arc<dyn OpenPersonal>,
+    /// Whether batches pass the gate. Not where somebody else holds it for them.
+    gated: bool,
 }
 
 /// What a committed batch did.
@@ -81,14 +83,31 @@ impl Projector {
         limits: Limits,
     ) -> Result<Self, build::BuildError> {
         let columns = build::describe_columns(&pool, &manifest).await?;
-        let plan = Plan::new(&manifest, &columns);
-        Ok(Self {
+        Ok(Self::with_columns(pool, manifest, &columns, opener, limits))
+    }
+
+    /// For tables that only a transaction sees, whose columns are known.
+    pub(crate) fn with_columns(
+        pool: PgPool,
+        manifest: Arc<Manifest>,
+        columns: &build::Columns,
+        opener: Arc<dyn OpenPersonal>,
+        limits: Limits,
+    ) -> Self {
+        let plan = Plan::new(&manifest, columns);
+        Self {
             manifest,
             pool,
             plan,
             limits,
             opener,
-        })
+            gated: true,
+        }
+    }
+
+    /// The same for whoever is in the build's gate alone already, with another connection.
+    pub(crate) fn within_gate(self) -> Self {
+        Self { gated: false, ..self }
     }
 
     /// Which build of which projection.
@@ -156,6 +175,9 @@ impl Projector {
     /// savepoints, parked, and the rest goes on.
     async fn piecewise(&self, deliveries: &[Delivery], prepared: &Prepared) -> Result<Applied, ApplyError> {
         let (mut tx, mut parked) = self.begin().await?;
+        if !self.is_there(&mut tx).await? {
+            return Err(ApplyError::Gone(self.id().clone()));
+        }
         let (go, mut behind) = prepared.apart(&parked);
         let newly = parking::isolate(self, &mut tx, prepared, go, &mut parked).await?;
         behind.extend(newly.behind);
@@ -170,44 +192,68 @@ impl Projector {
         Ok(Applied { events, parked })
     }
 
-    /// A transaction in the build's schema, and the streams that are parked.
-    ///
-    /// If there are any, nobody resumes them in its course. If there are none, nothing can be resumed that
-    /// concerns it: only earlier batches of its own shards park streams of these, and they are committed.
+    /// A transaction in the build's schema and in its gate, with the streams that are parked: nobody resumes them, and
+    /// nobody makes the build stand still, in its course.
     async fn begin(&self) -> Result<(Transaction, ParkedStreams), ApplyError> {
-        let (mut tx, any_parked) = self.begin_in_schema().await?;
-        if !any_parked {
-            return Ok((tx, ParkedStreams::new()));
-        }
-        parking::lock(&mut tx, self.id(), parking::Lock::Shared).await?;
-        let parked = parking::parked_streams(&mut tx, self.id()).await?;
-        Ok((tx, parked))
-    }
-
-    /// A transaction in the build's schema, in whose course no batch meets a parked stream.
-    pub(crate) async fn begin_alone(&self) -> Result<Transaction, ApplyError> {
-        let (mut tx, _) = self.begin_in_schema().await?;
-        parking::lock(&mut tx, self.id(), parking::Lock::Alone).await?;
-        Ok(tx)
-    }
-
-    async fn begin_in_schema(&self) -> Result<(Transaction, bool), ApplyError> {
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
-        let mut tx = self.pool.begin_with(begin).await.map_err(ApplyError::of)?;
-        let any_parked = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM annals.parked WHERE projection = $3 AND build = $4)
-             FROM (SELECT set_config('search_path', $1, true), set_config('statement_timeout', $2, true),
-                          set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true) OFFSET 0) AS s
-             WHERE s IS NOT NULL",
+        let mut tx = self
+            .begin_in_schema(self.gated.then_some("pg_advisory_xact_lock_shared"))
+            .await?;
+        // A statement of its own: its snapshot is of the time after the wait for the gate.
+        let any_parked: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM annals.parked WHERE projection = $1 AND build = $2)",
         )
-        .bind(&self.plan.search_path)
-        .bind(self.limits.statement_timeout.as_millis().to_string())
         .bind(self.id().name.as_str())
         .bind(self.id().build.get())
         .fetch_one(&mut *tx)
         .await
         .map_err(ApplyError::of)?;
-        Ok((tx, any_parked))
+        if !any_parked {
+            return Ok((tx, ParkedStreams::new()));
+        }
+        let parked = parking::parked_streams(&mut tx, self.id()).await?;
+        Ok((tx, parked))
+    }
+
+    /// A transaction in the build's schema, alone in its gate.
+    pub(crate) async fn begin_alone(&self) -> Result<Transaction, ApplyError> {
+        self.begin_in_schema(Some("pg_advisory_xact_lock")).await
+    }
+
+    async fn begin_in_schema(&self, lock: Option<&str>) -> Result<Transaction, ApplyError> {
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        let mut tx = self.pool.begin_with(begin).await.map_err(ApplyError::of)?;
+        self.enter(&mut tx, lock).await?;
+        Ok(tx)
+    }
+
+    /// Sets what statements rely on until the transaction ends, and takes the gate's lock by this function.
+    pub(crate) async fn enter(
+        &self,
+        connection: &mut PgConnection,
+        lock: Option<&str>,
+    ) -> Result<(), ApplyError> {
+        let gate = lock.map_or(String::new(), |lock| {
+            format!(", {lock}({})", gate::key(self.id()))
+        });
+        let sql = format!(
+            "SELECT set_config('search_path', $1, true), set_config('statement_timeout', $2, true),
+                    set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true){gate}"
+        );
+        let done = sqlx::query(AssertSqlSafe(sql))
+            .bind(&self.plan.search_path)
+            .bind(self.limits.statement_timeout.as_millis().to_string())
+            .execute(connection)
+            .await;
+        done.map(drop).map_err(ApplyError::of)
+    }
+
+    /// Whether the build's schema is there still.
+    async fn is_there(&self, connection: &mut PgConnection) -> Result<bool, ApplyError> {
+        let found = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
+            .bind(build::quote(&self.id().schema()))
+            .fetch_one(connection)
+            .await;
+        found.map_err(ApplyError::of)
     }
 
     /// Runs the statements of some events, which are in the order of their shards, wave by wave.

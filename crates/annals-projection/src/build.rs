@@ -10,13 +10,17 @@ use annals_log::{Checkpoint, CheckpointError};
 use annals_record::Hash32;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, SqlSafeStr};
 
+pub(crate) use columns::describe;
 pub use columns::{Column, Columns, describe_columns, missing_indexes};
 
-use crate::apply::whole_relation;
+use crate::apply::whole_relation_from;
 use crate::manifest::{Build, BuildId, Manifest, Name, Rows, sql};
 
 /// One build is made at a time in a database: they share the schema `read`, and nobody makes many.
 const BUILD_LOCK: i64 = 0x616e_6e61_6c73_6264;
+
+/// How long changes of tables and views wait for their readers, in ms; they are tried again.
+const LOCK_TIMEOUT_MS: u32 = 2_000;
 
 /// The column that the engine adds to tables with `rows = "stream"`.
 pub const VERSION_COLUMN: &str = "_version";
@@ -27,8 +31,7 @@ pub const VERSION_COLUMN: &str = "_version";
 pub enum BuildError {
     /// Other files under a number that is taken.
     #[error(
-        "build {id} was made from other files (digest {stored}, now {found}): raise `build` in projection.toml to {}, and the new tables are made beside the old ones",
-        id.build.get().saturating_add(1)
+        "build {id} was made from other files (digest {stored}, now {found}): raise `build` in projection.toml to {next}, and the new tables are made beside the old ones"
     )]
     OtherFiles {
         /// The build.
@@ -37,6 +40,8 @@ pub enum BuildError {
         stored: Hash32,
         /// The digest of the files now.
         found: Hash32,
+        /// A number that is free.
+        next: Build,
     },
     /// A file does not fit the tables, or is no SQL that Postgres takes.
     #[error("{}: {what}", file.display())]
@@ -80,39 +85,70 @@ impl BuildError {
 /// # Errors
 /// [`BuildError`]; a build is made wholly or not at all.
 pub async fn ensure(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError> {
-    let id = &manifest.id;
-    if is_made(pool, manifest).await? {
+    if stands(pool, manifest).await? == Stands::Made {
         return Ok(());
     }
     let mut tx = pool.begin().await?;
+    lock_builds(&mut tx).await?;
+    match stands(&mut *tx, manifest).await? {
+        Stands::Made => return Ok(()),
+        Stands::Asked => {}
+        Stands::Nowhere => insert(&mut tx, manifest).await?,
+    }
+    make(&mut tx, manifest).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Until the transaction ends, nobody else makes a build or decides which ones there are.
+pub(crate) async fn lock_builds(connection: &mut PgConnection) -> Result<(), BuildError> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(BUILD_LOCK)
-        .execute(&mut *tx)
+        .execute(connection)
         .await?;
-    if is_made(&mut *tx, manifest).await? {
-        return Ok(());
-    }
-    make_tables(&mut tx, manifest).await?;
-    check_statements(&mut tx, manifest).await?;
-    grant(&mut tx, id).await?;
-    let live: bool = sqlx::query_scalar(
-        "INSERT INTO annals.projection (name, build, digest, state, live, switched_at)
-         SELECT $1, $2, $3, CASE WHEN first THEN 'running' ELSE 'building' END, first, CASE WHEN first THEN now() END
-         FROM (SELECT NOT EXISTS (SELECT FROM annals.projection WHERE name = $1 AND live) AS first) AS f
-         RETURNING live",
+    Ok(())
+}
+
+/// A row that asks for the build; its tables are made by whoever sees it.
+pub(crate) async fn insert(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
+    let id = &manifest.id;
+    sqlx::query(
+        "INSERT INTO annals.projection (name, build, digest, state, files) VALUES ($1, $2, $3, 'asked', $4)",
     )
     .bind(id.name.as_str())
     .bind(id.build.get())
     .bind(manifest.digest.as_ref())
-    .fetch_one(&mut *tx)
+    .bind(sqlx::types::Json(&manifest.files))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes the tables of a build that was asked for.
+async fn make(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
+    let id = &manifest.id;
+    // What a build of this number left behind that was dropped under a projector that did not know.
+    forget(connection, id).await?;
+    make_tables(connection, manifest).await?;
+    check_statements(connection, manifest).await?;
+    grant(connection, id).await?;
+    let live: bool = sqlx::query_scalar(
+        "UPDATE annals.projection p
+         SET state = CASE WHEN first THEN 'running' ELSE 'building' END, live = first, made_at = now(),
+             switched_at = CASE WHEN first THEN now() END, error = NULL
+         FROM (SELECT NOT EXISTS (SELECT FROM annals.projection WHERE name = $1 AND live) AS first) AS f
+         WHERE p.name = $1 AND p.build = $2 RETURNING p.live",
+    )
+    .bind(id.name.as_str())
+    .bind(id.build.get())
+    .fetch_one(&mut *connection)
     .await?;
     if live {
-        make_views(&mut tx, manifest).await?;
+        make_views(connection, manifest).await?;
     }
-    for what in missing_indexes(&mut tx, manifest).await? {
+    for what in missing_indexes(connection, manifest).await? {
         tracing::warn!(build = %id, "{what}");
     }
-    tx.commit().await?;
     tracing::info!(build = %id, live, "made a build");
     Ok(())
 }
@@ -149,12 +185,15 @@ pub(crate) async fn make_scratch(pool: &PgPool, manifest: &Manifest) -> Result<(
     Ok(tx.commit().await?)
 }
 
-/// Drops a build: its tables, its row, what was parked of it, its checkpoints. Nothing if it is not there.
+/// Drops a build: its tables, its row, what was parked of it, its checkpoints. Nothing if it is not there. Waits a
+/// bounded time for whoever reads its tables.
 ///
 /// # Errors
 /// [`BuildError::Database`].
 pub async fn drop_build(pool: &PgPool, id: &BuildId) -> Result<(), BuildError> {
     let mut tx = pool.begin().await?;
+    run(&mut tx, format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MS}ms'")).await?;
+    crate::gate::alone(&mut tx, id).await?;
     run(
         &mut tx,
         format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(&id.schema())),
@@ -167,6 +206,21 @@ pub async fn drop_build(pool: &PgPool, id: &BuildId) -> Result<(), BuildError> {
         .execute(&mut *tx)
         .await?;
     Ok(tx.commit().await?)
+}
+
+/// Drops a scratch build: nothing but its tables is there.
+pub(crate) async fn drop_scratch(pool: &PgPool, id: &BuildId) -> Result<(), BuildError> {
+    let mut connection = pool.acquire().await?;
+    let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote(&id.schema()));
+    Ok(run(&mut connection, drop).await?)
+}
+
+/// Makes the tables of a scratch build in a transaction that will be rolled back: nobody else ever sees them.
+pub(crate) async fn make_unseen(
+    connection: &mut PgConnection,
+    manifest: &Manifest,
+) -> Result<(), BuildError> {
+    make_tables(connection, manifest).await
 }
 
 /// Empties a scratch build.
@@ -195,24 +249,39 @@ async fn forget(connection: &mut PgConnection, id: &BuildId) -> Result<(), Build
     }
 }
 
-async fn is_made(executor: impl sqlx::PgExecutor<'_>, manifest: &Manifest) -> Result<bool, BuildError> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Nowhere,
+    Asked,
+    Made,
+}
+
+async fn stands(executor: impl sqlx::PgExecutor<'_>, manifest: &Manifest) -> Result<Stands, BuildError> {
     let id = &manifest.id;
-    let stored: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT digest FROM annals.projection WHERE name = $1 AND build = $2")
-            .bind(id.name.as_str())
-            .bind(id.build.get())
-            .fetch_optional(executor)
-            .await?;
-    let Some(stored) = stored else { return Ok(false) };
-    if stored == manifest.digest.as_ref() {
-        return Ok(true);
+    let row: Option<(Vec<u8>, bool)> = sqlx::query_as(
+        "SELECT digest, state IN ('asked', 'failed') FROM annals.projection WHERE name = $1 AND build = $2",
+    )
+    .bind(id.name.as_str())
+    .bind(id.build.get())
+    .fetch_optional(executor)
+    .await?;
+    let Some((stored, asked)) = row else {
+        return Ok(Stands::Nowhere);
+    };
+    if stored != manifest.digest.as_ref() {
+        return Err(other_files(manifest, &stored, id.build));
     }
-    let stored = Hash32::try_from(stored.as_slice()).unwrap_or_else(|_| Hash32::from([0; 32]));
-    Err(BuildError::OtherFiles {
-        id: id.clone(),
-        stored,
+    Ok(if asked { Stands::Asked } else { Stands::Made })
+}
+
+/// `highest` is the highest number that is taken.
+pub(crate) fn other_files(manifest: &Manifest, stored: &[u8], highest: Build) -> BuildError {
+    BuildError::OtherFiles {
+        id: manifest.id.clone(),
+        stored: Hash32::try_from(stored).unwrap_or_else(|_| Hash32::from([0; 32])),
         found: manifest.digest,
-    })
+        next: Build::new(highest.get().saturating_add(1)).unwrap_or(highest),
+    }
 }
 
 async fn make_tables(connection: &mut PgConnection, manifest: &Manifest) -> Result<(), BuildError> {
@@ -242,7 +311,7 @@ async fn check_statements(connection: &mut PgConnection, manifest: &Manifest) ->
     for statement in manifest.on.values().flat_map(|handler| &handler.statements) {
         let sql = format!(
             "/* check */ {}",
-            sql::with_events(&statement.sql, &whole_relation())
+            sql::with_events(&statement.sql, &whole_relation_from(1))
         );
         prepare(connection, sql)
             .await
@@ -265,7 +334,8 @@ async fn check_statements(connection: &mut PgConnection, manifest: &Manifest) ->
             })?;
     }
     if let Some(lineage) = &manifest.lineage_sql {
-        prepare(connection, lineage.clone())
+        let sql = sql::with_events(lineage, &whole_relation_from(2));
+        prepare(connection, format!("/* check */ {sql}"))
             .await
             .map_err(|error| BuildError::in_file(manifest, "lineage.sql", error))?;
     }
@@ -288,6 +358,27 @@ async fn grant(connection: &mut PgConnection, id: &BuildId) -> Result<(), BuildE
          GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO annals_query, annals_audit;"
     );
     Ok(run(connection, grants).await?)
+}
+
+/// Makes the views of what is the live build now, if they are due. Waits a bounded time for whoever reads them.
+///
+/// # Errors
+/// [`BuildError::Database`].
+pub(crate) async fn renew_views(pool: &PgPool, manifest: &Manifest) -> Result<(), BuildError> {
+    let mut tx = pool.begin().await?;
+    run(&mut tx, format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MS}ms'")).await?;
+    let due = sqlx::query(
+        "UPDATE annals.projection SET views_due = false WHERE name = $1 AND build = $2 AND live AND views_due",
+    )
+    .bind(manifest.id.name.as_str())
+    .bind(manifest.id.build.get())
+    .execute(&mut *tx)
+    .await?;
+    if due.rows_affected() > 0 {
+        make_views(&mut tx, manifest).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 /// Views of the live build for people, without private columns. Query nodes read the build's own schema:

@@ -14,8 +14,8 @@ use annals_domain::Catalog;
 use serde::Serialize;
 use sqlx::{Connection, PgPool};
 
+pub use crate::compare::Difference;
 pub use case::{Case, CaseError, Given};
-pub use compare::Difference;
 
 use crate::apply::ApplyError;
 use crate::build::{self, BuildError};
@@ -247,7 +247,7 @@ async fn check_one(
 fn scratch(manifest: &Manifest, number: i32) -> Arc<Manifest> {
     let mut scratch = manifest.clone();
     scratch.id = BuildId {
-        name: Name::scratch(&manifest.id.name),
+        name: Name::scratch("check", &manifest.id.name),
         build: Build::new(number).unwrap_or(manifest.id.build),
     };
     Arc::new(scratch)

@@ -36,8 +36,10 @@ pub struct Manifest {
     pub schema_sql: String,
     /// `lineage.sql`: one query; `$1` is a row's key as text, its answer the streams behind the row.
     pub lineage_sql: Option<String>,
-    /// SHA-256 over all files but the tests: other files under the same number are refused.
+    /// SHA-256 over all files but the tests and `lineage.sql`: other files under the same number are refused.
     pub digest: Hash32,
+    /// The files that it was read from, by path in the folder, without the tests: a build keeps them.
+    pub files: BTreeMap<String, String>,
     /// Its folder.
     pub dir: PathBuf,
     /// The files under `tests/`, by name.
@@ -170,6 +172,21 @@ impl Manifest {
         load::load(dir)
     }
 
+    /// The manifest of a build from the files that were stored with it, whatever number stands in them.
+    ///
+    /// # Errors
+    /// [`ManifestError`] with the first thing that is wrong; its path begins with the build.
+    pub fn of_files(id: &BuildId, files: BTreeMap<String, String>) -> Result<Self, ManifestError> {
+        let dir = PathBuf::from(format!("(files of build {}) {}", id.build, id.name));
+        let mut manifest = load::parse(&dir, files)?;
+        if manifest.id.name != id.name {
+            let what = format!("key `name`: `{}` is not `{}`", manifest.id.name, id.name);
+            return Err(ManifestError::new(dir.join("projection.toml"), what));
+        }
+        manifest.id = id.clone();
+        Ok(manifest)
+    }
+
     /// A table by name.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&Table> {
@@ -196,9 +213,9 @@ impl Name {
         &self.0
     }
 
-    /// The name of a projection's copy that is made only to be checked.
-    pub(crate) fn scratch(name: &Self) -> Self {
-        Self(format!("check_{name}").into())
+    /// The name of a projection's copy that is made only to be looked at: `check_orders`, `attest_orders`.
+    pub(crate) fn scratch(what: &str, name: &Self) -> Self {
+        Self(format!("{what}_{name}").into())
     }
 }
 

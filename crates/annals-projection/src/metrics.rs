@@ -6,6 +6,8 @@ use crate::manifest::BuildId;
 pub const EVENTS_APPLIED: &str = "annals_projection_events_applied_total";
 /// Events parked: label `projection`.
 pub const EVENTS_PARKED: &str = "annals_projection_events_parked_total";
+/// Gauge: streams that are parked, all nodes' together: label `projection`.
+pub const PARKED_STREAMS: &str = "annals_projection_parked_streams";
 /// Transactions committed: label `projection`.
 pub const BATCHES: &str = "annals_projection_batches_total";
 /// Batches tried again after a technical failure: label `projection`.

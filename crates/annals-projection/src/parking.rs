@@ -1,15 +1,15 @@
 //! Parking: an event that cannot be applied stops its own stream and nothing else, where an operator sees it.
 //!
 //! *Invariant:* the events of a parked stream are applied in order or not at all: later ones park behind the
-//! first, and [`resume`] replays them from it. A batch and a resume of one build exclude each other.
+//! first, and [`resume`] replays them from it. A batch and a resume of one build exclude each other ([`crate::gate`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use annals_log::Entry;
+use annals_domain::Catalog;
+use annals_log::{Entry, Log, ReadLimits};
 use annals_record::{Offset, Shard, StreamId};
 use async_trait::async_trait;
-use sha2::{Digest, Sha256};
 use sqlx::{Acquire, PgConnection};
 
 use crate::apply::{ApplyError, Event, ParkedStreams, Prepared, Projector, Trouble};
@@ -29,6 +29,38 @@ pub trait FetchEntry: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("the record cannot be read again: {0}")]
 pub struct FetchError(pub String);
+
+/// The log as the source of records.
+#[derive(Clone)]
+pub struct FromLog {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Brings events up to their newest schemas.
+    pub catalog: Catalog,
+}
+
+#[async_trait]
+impl FetchEntry for FromLog {
+    async fn fetch(&self, shard: Shard, offset: Offset) -> Result<Option<Arc<Entry>>, FetchError> {
+        let one = ReadLimits {
+            records: 1,
+            ..ReadLimits::default()
+        };
+        let read = self.log.read(shard, offset, one).await;
+        let placed = read.map_err(|error| FetchError(error.to_string()))?;
+        let Some(record) = placed
+            .first()
+            .filter(|placed| placed.offset == offset)
+            .and_then(|placed| placed.slot.known())
+        else {
+            return Ok(None);
+        };
+        let entry = annals_log::reader::decode(&self.catalog, record);
+        Ok(entry
+            .map_err(|error| FetchError(error.to_string()))?
+            .map(Arc::new))
+    }
+}
 
 /// Why parked streams could not be resumed.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +147,36 @@ pub async fn count(executor: impl sqlx::PgExecutor<'_>, id: &BuildId) -> Result<
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+/// How many streams are parked, by build as `orders/3`; builds without any are left out.
+///
+/// # Errors
+/// Postgres.
+pub(crate) async fn counts(
+    executor: impl sqlx::PgExecutor<'_>,
+) -> Result<BTreeMap<String, i64>, annals_store::Error> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT projection || '/' || build, count(DISTINCT stream) FROM annals.parked GROUP BY projection, build",
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// The places of all parked events of a build, in order.
+pub(crate) async fn places(
+    executor: impl sqlx::PgExecutor<'_>,
+    id: &BuildId,
+) -> Result<Vec<Place>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT shard, log_offset, event_index FROM annals.parked WHERE projection = $1 AND build = $2
+         ORDER BY shard, log_offset, event_index",
+    )
+    .bind(id.name.as_str())
+    .bind(id.build.get())
+    .fetch_all(executor)
+    .await
+}
+
 /// Replays a build's parked streams, or one of them, in order, each in its own transaction, as far as it goes.
 ///
 /// # Errors
@@ -195,7 +257,11 @@ async fn resume_stream(
     Ok(done)
 }
 
-async fn event_at(source: &dyn FetchEntry, place: (i32, i64, i32)) -> Result<Event, FetchError> {
+/// Shard, offset, and index within the record.
+pub(crate) type Place = (i32, i64, i32);
+
+/// The event at a place as the table has it.
+pub(crate) async fn event_at(source: &dyn FetchEntry, place: Place) -> Result<Event, FetchError> {
     let lost = || {
         FetchError(format!(
             "there is no event {} at {}:{}",
@@ -270,7 +336,7 @@ pub(crate) async fn isolate(
 }
 
 /// Applies events under a savepoint. `Some` if they cannot be applied, and then nothing of it was.
-async fn attempt(
+pub(crate) async fn attempt(
     projector: &Projector,
     connection: &mut PgConnection,
     prepared: &Prepared,
@@ -359,30 +425,4 @@ async fn park(
     .await
     .map_err(ApplyError::of)?;
     Ok(())
-}
-
-/// How a transaction keeps batches and resumes of one build apart.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Lock {
-    /// With other batches.
-    Shared,
-    /// A resume.
-    Alone,
-}
-
-/// Takes the build's advisory lock until the transaction ends: the first eight bytes of
-/// SHA-256("annals/parking/v1" ‖ 0x00 ‖ build).
-pub(crate) async fn lock(connection: &mut PgConnection, id: &BuildId, lock: Lock) -> Result<(), ApplyError> {
-    let hash = Sha256::digest(format!("annals/parking/v1\0{id}"));
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&hash[..8]);
-    let sql = match lock {
-        Lock::Shared => "SELECT pg_advisory_xact_lock_shared($1)",
-        Lock::Alone => "SELECT pg_advisory_xact_lock($1)",
-    };
-    let done = sqlx::query(sql)
-        .bind(i64::from_be_bytes(bytes))
-        .execute(connection)
-        .await;
-    done.map(drop).map_err(ApplyError::of)
 }

@@ -1,12 +1,15 @@
-//! A node's part of the projecting: for each projection the shards it has a lease for, read, batched, applied.
+//! A node's part of the projecting: for each build the shards it has a lease for, read, batched, applied.
 //!
-//! One task a projection, one a shard of it that reads ahead into a bounded queue, one transaction for whatever its
-//! shards have waiting. Leases decide who tries; a checkpoint's compare-and-set decides who may.
+//! One task looks every second at which builds there are to be and what was asked of them ([`crate::lifecycle`]), and
+//! brings it about. One task a build, one a shard of it that reads ahead into a bounded queue, one transaction for
+//! whatever its shards have waiting. Leases decide who tries; a checkpoint's compare-and-set decides who may.
 //!
 //! *Invariant:* nothing here is waited for without a bound or the token that ends it.
 
+mod plan;
 mod progress;
 mod reading;
+mod tending;
 mod worker;
 
 use std::sync::Arc;
@@ -17,7 +20,6 @@ use annals_log::Log;
 use annals_store::lease::Leases;
 use annals_store::notify::Notifier;
 use sqlx::PgPool;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use progress::{BuildProgress, Progress};
@@ -39,6 +41,10 @@ pub struct RunnerSettings {
     pub batch_events: usize,
     /// At most about so many bytes of records read ahead for one projection; at least 4 KiB.
     pub batch_bytes: usize,
+    /// The same as `batch_events` for a build that is being built beside the live one.
+    pub rebuild_events: usize,
+    /// The same as `batch_bytes` for such a build.
+    pub rebuild_bytes: usize,
     /// From one transaction's begin to the next one's, unless a batch is full before. After a rest the first
     /// record is applied at once.
     pub batch_interval: Duration,
@@ -53,6 +59,8 @@ impl Default for RunnerSettings {
         Self {
             batch_events: 2_000,
             batch_bytes: 4 << 20,
+            rebuild_events: 10_000,
+            rebuild_bytes: 16 << 20,
             batch_interval: Duration::from_millis(50),
             limits: Limits::default(),
             retry: Backoff {
@@ -74,6 +82,12 @@ impl RunnerSettings {
         }
         if self.batch_bytes < 4_096 {
             return Err("projection.batch_bytes must be at least 4096");
+        }
+        if self.rebuild_events == 0 {
+            return Err("projection.rebuild_events must be at least 1");
+        }
+        if self.rebuild_bytes < 4_096 {
+            return Err("projection.rebuild_bytes must be at least 4096");
         }
         if self.limits.statement_timeout.as_millis() == 0 {
             return Err("projection.statement_timeout_ms must be at least 1");
@@ -110,7 +124,8 @@ pub struct ProjectionRunner {
 }
 
 impl ProjectionRunner {
-    /// Prepares to run every projection in the build that its manifest names.
+    /// Prepares to run what there is to be run. The first build of a projection is made from its folder by itself; every
+    /// later one when it is asked for.
     #[must_use]
     pub fn new(parts: Parts, projections: Projections) -> Self {
         let progress = Progress::of(projections.iter().map(|manifest| manifest.id.clone()));
@@ -132,24 +147,17 @@ impl ProjectionRunner {
     /// # Panics
     /// If one of its tasks panicked: whoever owns this task ends the process in order.
     pub async fn run(self, stop: CancellationToken) {
-        let mut workers = JoinSet::new();
-        for manifest in self.projections.iter() {
-            let worker = worker::Work {
-                parts: Arc::clone(&self.parts),
-                manifest: Arc::clone(manifest),
-                progress: self.progress.clone(),
-                stop: stop.clone(),
-            };
-            workers.spawn(worker.run());
-        }
-        while let Some(ended) = workers.join_next().await {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
-            }
-        }
+        tending::Tender::new(self.parts, self.projections, self.progress, stop)
+            .run()
+            .await;
     }
+}
+
+/// How large a worker's batches are.
+#[derive(Debug, Clone, Copy)]
+struct BatchSize {
+    events: usize,
+    bytes: usize,
 }
 
 impl Parts {

@@ -1,9 +1,12 @@
 //! How every build stands: live or not, how far behind, how much is parked.
 
+use std::time::Duration;
+
 use annals_log::{Checkpoint, CheckpointError, Log, LogError};
-use annals_record::{Offset, Shard};
+use annals_record::{Offset, Shard, ShardCount};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::manifest::{Build, BuildId, Name};
 
@@ -14,7 +17,7 @@ pub struct BuildStatus {
     pub name: String,
     /// The build's number.
     pub build: i32,
-    /// `running`, `building`.
+    /// `asked`, `building`, `running`, `retired`, `stopped` (retired, and its grace has ended), `failed`, `dropping`.
     pub state: String,
     /// Whether queries read it.
     pub live: bool,
@@ -24,6 +27,16 @@ pub struct BuildStatus {
     pub lag_records: u64,
     /// Milliseconds behind: the shard that is furthest.
     pub lag_ms: u64,
+    /// Records folded, over all shards.
+    pub folded_records: u64,
+    /// Of a build beside the live one: records folded a second since its tables were made.
+    pub records_per_s: Option<u64>,
+    /// Of such a build: in about how many seconds it will have caught up, at that rate.
+    pub left_s: Option<u64>,
+    /// Of a retired build: until when it is fed.
+    pub fed_until: Option<DateTime<Utc>>,
+    /// Of a failed build: why its tables could not be made.
+    pub error: Option<String>,
     /// Streams that are parked.
     pub parked_streams: i64,
     /// Events that wait for them.
@@ -69,8 +82,11 @@ pub async fn status(pool: &PgPool, log: &dyn Log, now_ms: i64) -> Result<Vec<Bui
     for shard in log.describe().await?.shards.shards() {
         ends.push((shard, log.end(shard).await?));
     }
-    let rows: Vec<(String, i32, String, bool, i64, i64)> = sqlx::query_as(
-        "SELECT p.name, p.build, p.state, p.live, k.streams, k.events
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT p.name, p.build,
+                CASE WHEN p.state = 'retired' AND p.fed_until <= now() THEN 'stopped' ELSE p.state END AS state,
+                p.live, extract(epoch FROM now() - p.made_at)::float8 AS seconds, p.fed_until, p.error,
+                k.streams, k.events
          FROM annals.projection p, LATERAL (
              SELECT count(DISTINCT stream) AS streams, count(*) AS events
              FROM annals.parked WHERE projection = p.name AND build = p.build) k
@@ -80,21 +96,82 @@ pub async fn status(pool: &PgPool, log: &dyn Log, now_ms: i64) -> Result<Vec<Bui
     .await
     .map_err(annals_store::Error::from)?;
     let mut found = Vec::new();
-    for (name, build, state, live, parked_streams, parked_events) in rows {
-        let shards = shards(pool, &name, build, &ends, now_ms).await?;
+    for row in rows {
+        let shards = shards(pool, &row.name, row.build, &ends, now_ms).await?;
+        let lag_records = shards.iter().map(|shard| shard.lag_records).sum();
+        let folded_records = shards.iter().map(|shard| shard.next.get()).sum();
+        let rate = row.rate(folded_records);
         found.push(BuildStatus {
-            lag_records: shards.iter().map(|shard| shard.lag_records).sum(),
+            lag_records,
             lag_ms: shards.iter().map(|shard| shard.lag_ms).max().unwrap_or(0),
-            name,
-            build,
-            state,
-            live,
+            folded_records,
+            records_per_s: rate,
+            left_s: rate.and_then(|rate| lag_records.checked_div(rate)),
+            name: row.name,
+            build: row.build,
+            state: row.state,
+            live: row.live,
+            fed_until: row.fed_until,
+            error: row.error,
             shards,
-            parked_streams,
-            parked_events,
+            parked_streams: row.streams,
+            parked_events: row.events,
         });
     }
     Ok(found)
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    name: String,
+    build: i32,
+    state: String,
+    live: bool,
+    seconds: Option<f64>,
+    fed_until: Option<DateTime<Utc>>,
+    error: Option<String>,
+    streams: i64,
+    events: i64,
+}
+
+impl Row {
+    /// Records a second of a build that is being built.
+    fn rate(&self, folded: u64) -> Option<u64> {
+        let seconds = self.seconds.filter(|seconds| *seconds > 0.0)?;
+        let ms = Duration::try_from_secs_f64(seconds).ok()?.as_millis();
+        let ms = u64::try_from(ms).ok().filter(|ms| *ms > 0)?;
+        (self.state == "building").then(|| folded.saturating_mul(1_000) / ms)
+    }
+}
+
+/// How old the oldest record is that the live build of each projection has not folded, in ms; 0 without any. It
+/// knows what the journal has: with Kafka, what the indexer has read.
+///
+/// # Errors
+/// Postgres.
+pub async fn live_lag_ms(
+    pool: &PgPool,
+    shards: ShardCount,
+    now_ms: i64,
+) -> Result<Vec<(String, u64)>, annals_store::Error> {
+    let unfolded = annals_log::fragment::unfolded("'projection/' || p.name || '/' || p.build", "$1");
+    let sql = format!("SELECT p.name, {unfolded} {}", crate::fragment::live_relation());
+    let shards = i32::try_from(shards.get()).unwrap_or(i32::MAX);
+    let rows: Vec<(String, Option<String>)> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(shards)
+        .fetch_all(pool)
+        .await?;
+    let lag = |text: &str| {
+        let times = text.split(',').filter_map(|record| record.rsplit(':').next());
+        let oldest = times.filter_map(|time| time.parse::<i64>().ok()).min();
+        oldest.map_or(0, |oldest| {
+            u64::try_from(now_ms.saturating_sub(oldest)).unwrap_or(0)
+        })
+    };
+    Ok(rows
+        .into_iter()
+        .map(|(name, unfolded)| (name, unfolded.as_deref().map_or(0, lag)))
+        .collect())
 }
 
 async fn shards(

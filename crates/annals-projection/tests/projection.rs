@@ -3,15 +3,23 @@
 
 #[path = "projection/apply.rs"]
 mod apply;
+#[path = "projection/attest.rs"]
+mod attest;
 #[path = "projection/build.rs"]
 mod build;
 #[path = "projection/catalog.rs"]
 mod catalog;
 #[path = "projection/check.rs"]
 mod check;
+#[path = "projection/lifecycle.rs"]
+mod lifecycle;
+#[path = "projection/lineage.rs"]
+mod lineage;
 #[path = "projection/parking.rs"]
 mod parking;
 #[path = "projection/runner.rs"]
 mod runner;
 #[path = "projection/support.rs"]
 mod support;
+#[path = "projection/waves.rs"]
+mod waves;

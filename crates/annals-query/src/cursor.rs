@@ -16,6 +16,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 const DOMAIN: &[u8] = b"annals/cursor/v1\0";
 
+/// Of the digests of rows, which are no cursors.
+const LIVE_DOMAIN: &[u8] = b"annals/live/v1\0";
+
 /// A tag's length in bytes.
 const TAG: usize = 32;
 
@@ -76,6 +79,20 @@ impl CursorKey {
         let tag = hmac::sign(&self.0, &message(fingerprint, &bytes));
         bytes.extend_from_slice(tag.as_ref());
         URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The digest of pieces of text, each with its length before it: the first 16 bytes of their HMAC.
+    pub(crate) fn digest<'a>(&self, pieces: impl IntoIterator<Item = &'a str>) -> u128 {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(LIVE_DOMAIN);
+        for piece in pieces {
+            let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            context.update(&length.to_be_bytes());
+            context.update(piece.as_bytes());
+        }
+        let tag = context.sign();
+        let first: [u8; 16] = std::array::from_fn(|at| tag.as_ref().get(at).copied().unwrap_or_default());
+        u128::from_be_bytes(first)
     }
 
     /// Opens a cursor; `None` if it was not sealed with this key for this query.

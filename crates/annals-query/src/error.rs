@@ -45,6 +45,15 @@ pub enum QueryError {
         /// How many records are missing, at least 1.
         distance: u64,
     },
+    /// As many live changes are followed as this node can serve; later it may.
+    #[error("as many live changes are followed as this node can serve")]
+    TooManySubscribers,
+    /// This caller follows as many live changes as one may.
+    #[error("a caller may follow {limit} live changes at a time")]
+    TooManyOfCaller {
+        /// `query.live_per_caller`.
+        limit: usize,
+    },
     /// No build of the projection is live yet.
     #[error("projection `{projection}` is not built yet")]
     NotBuilt {

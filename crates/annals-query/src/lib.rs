@@ -7,9 +7,10 @@
 //! - [`access`]: which rows and private columns a caller sees;
 //! - [`request`]: parameters, read strictly; [`value`]: the types of columns;
 //! - [`cursor`]: where a page ended, sealed;
-//! - `sql`: the one statement;
+//! - `sql`: the one statement; `lanes`: the connections that it runs on;
 //! - [`freshness`]: how far the live projections are, in memory;
 //! - `cache`: answers of the current checkpoints;
+//! - [`live`]: what changes, for those who follow it;
 //! - [`queries`]: all of it together; [`answer`], [`error`], [`metrics`];
 //! - [`check`]: whether every offered filter and sort has an index.
 //!
@@ -22,6 +23,8 @@ pub mod check;
 pub mod cursor;
 pub mod error;
 pub mod freshness;
+mod lanes;
+pub mod live;
 pub mod metrics;
 pub mod queries;
 pub mod request;
@@ -31,9 +34,11 @@ pub mod value;
 
 pub use access::{Access, Private, Rows, Scope};
 pub use answer::{ListAnswer, Meta, RowAnswer};
+pub use cache::CacheStats;
 pub use cursor::{CursorKey, CursorKeyError};
 pub use error::QueryError;
 pub use freshness::{CHANNEL, Freshness, LogIdentity};
+pub use live::{Event, LiveId, LiveLimits, Subscription};
 pub use queries::{Limits, Queries};
 pub use request::{Prepared, Request};
 pub use resource::{Column, Definition, Expansion, LoadError, Resource, Resources};

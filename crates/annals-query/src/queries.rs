@@ -1,23 +1,33 @@
 //! Answers requests: waits for freshness, looks into the cache, runs the one statement, and checks what it saw.
 
+mod live;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals_domain::Ambient;
-use annals_record::Version;
+use annals_record::{Position, Version};
 use annals_store::notify::Listener;
 use annals_store::pool::{DatabaseUrl, PoolSettings};
 use annals_store::{ErrorClass, error};
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{PgPool, Row};
 use tokio::time::Instant;
 
 use crate::answer::{self, ListAnswer, Meta, RowAnswer};
-use crate::cache::{Answers, Found};
+use crate::cache::{Answers, CacheStats, Found};
 use crate::freshness::{self, COLUMNS, Freshness, Seen, State};
+use crate::lanes::Lanes;
+use crate::live::{Hub, LiveLimits};
 use crate::request::{Prepared, Request, Selection};
-use crate::sql::{self, Bind};
+use crate::sql::{self, Statement};
 use crate::{CursorKey, QueryError, Resources, metrics as names};
+
+/// Connections beside those for queries: one reads checkpoints, one the catalog of a new build.
+const OWN_CONNECTIONS: u32 = 2;
+
+/// How often the cache's gauges are set.
+const GAUGES: Duration = Duration::from_secs(5);
 
 /// Bounds of queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +36,18 @@ pub struct Limits {
     pub default_page: u32,
     /// `query.limit_max`: the largest `limit`.
     pub max_page: u32,
-    /// `query.pool`: connections.
+    /// `query.pool`: connections for queries; [`OWN_CONNECTIONS`] more are the node's own.
     pub connections: u32,
     /// `query.statement_timeout_ms`: the server ends a statement that takes longer.
     pub statement_timeout: Duration,
     /// `query.cache_bytes`: answers kept in memory; 0: none.
     pub cache_bytes: u64,
+    /// Of live changes.
+    pub live: LiveLimits,
 }
 
 impl Default for Limits {
-    /// 50 rows, at most 500; 16 connections; 2 s; 64 MiB.
+    /// 50 rows, at most 500; 16 connections; 2 s; 64 MiB; live changes as [`LiveLimits`] has them.
     fn default() -> Self {
         Self {
             default_page: 50,
@@ -43,6 +55,7 @@ impl Default for Limits {
             connections: 16,
             statement_timeout: Duration::from_secs(2),
             cache_bytes: 64 << 20,
+            live: LiveLimits::default(),
         }
     }
 }
@@ -52,7 +65,7 @@ impl Limits {
     /// than a statement may take.
     pub fn pool(&self, url: impl Into<DatabaseUrl>) -> PoolSettings {
         let mut settings = PoolSettings::new(url, "annals-query");
-        settings.max_connections = self.connections;
+        settings.max_connections = self.connections.saturating_add(OWN_CONNECTIONS);
         settings.acquire_timeout = self.statement_timeout;
         settings.statement_timeout = Some(self.statement_timeout);
         settings.read_only = true;
@@ -76,20 +89,23 @@ impl Limits {
         if self.statement_timeout.is_zero() {
             return Err("query.statement_timeout_ms must be at least 1");
         }
-        Ok(())
+        self.live.validate()
     }
 }
 
 /// Answers requests for rows. Shared by all requests of a node.
 #[derive(Debug)]
 pub struct Queries {
+    /// For what is not a query: the catalog of a new build.
     pool: PgPool,
+    lanes: Lanes,
     resources: Arc<Resources>,
     freshness: Arc<Freshness>,
     cursors: CursorKey,
     ambient: Ambient,
     limits: Limits,
     answers: Answers,
+    live: Hub,
 }
 
 impl Queries {
@@ -104,6 +120,7 @@ impl Queries {
         limits: Limits,
     ) -> Self {
         Self {
+            lanes: Lanes::new(pool.clone(), limits.connections, limits.statement_timeout),
             pool,
             resources,
             freshness,
@@ -111,6 +128,7 @@ impl Queries {
             ambient,
             limits,
             answers: Answers::new(limits.cache_bytes),
+            live: Hub::new(limits.live),
         }
     }
 
@@ -142,7 +160,8 @@ impl Queries {
         }
         freshness::check_folded(&states, &prepared.request.after).ok()?;
         count(names::NOT_MODIFIED, prepared);
-        Some(self.meta(prepared, &states))
+        let now_ms = self.ambient.now_ms();
+        Some(Meta::with_tag(etag, &sources, &states, &self.freshness, now_ms))
     }
 
     /// The row that was asked for.
@@ -182,27 +201,35 @@ impl Queries {
         })
     }
 
-    /// Keeps checkpoints and live builds known, for ever: to be run once, as a task named `freshness`. The listener is
-    /// one of [`crate::CHANNEL`].
+    /// Keeps checkpoints, live builds and feeds of live changes up to date, for ever: to be run once, as a task named
+    /// `queries`. The listener is one of [`crate::CHANNEL`]; none where the server cannot notify, being a standby.
     ///
     /// Cancel safe.
-    pub async fn run(&self, listener: Listener) {
-        tokio::join!(self.freshness.run(listener), self.follow());
+    pub async fn run(&self, listener: Option<Listener>) {
+        tokio::join!(
+            self.freshness.run(listener),
+            self.follow(),
+            self.keep_feeds(),
+            self.show()
+        );
     }
 
-    /// Waits until the answer to a request may have another entity tag than this one, as far as is known: what live
-    /// changes are made of. The caller asks again then.
-    ///
-    /// Cancel safe.
-    pub async fn changed(&self, prepared: &Prepared, etag: &str) {
-        let sources = prepared.sources();
-        let is_new = || {
-            let states = self.freshness.known(&sources);
-            states.is_none_or(|states| !answer::names(etag, &answer::etag(&prepared.whole, &states)))
-        };
-        let mut watch = self.freshness.watch();
-        while !is_new() {
-            watch.next().await;
+    /// What the cache has done, and what it holds.
+    #[must_use]
+    pub fn cache(&self) -> CacheStats {
+        self.answers.stats()
+    }
+
+    /// Sets the gauges.
+    async fn show(&self) {
+        let number = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        loop {
+            let stats = self.answers.stats();
+            metrics::gauge!(names::CACHE_ENTRIES).set(number(stats.entries));
+            // In steps of 1 KiB, so that more than 4 GiB can be told.
+            metrics::gauge!(names::CACHE_BYTES).set(number(stats.bytes >> 10) * 1024.0);
+            metrics::gauge!(names::CACHE_HIT_RATIO).set(stats.hit_ratio());
+            tokio::time::sleep(GAUGES).await;
         }
     }
 
@@ -240,22 +267,31 @@ impl Queries {
         )
     }
 
-    /// Waits, looks, asks; and once more if another build has become live in between.
-    async fn find(&self, mut prepared: Prepared) -> Result<(Prepared, Found), QueryError> {
+    async fn find(&self, prepared: Prepared) -> Result<(Prepared, Found), QueryError> {
         let deadline = Instant::now() + prepared.request.wait;
+        let request = Arc::clone(&prepared.request);
+        self.settle(prepared, &request.after, deadline).await
+    }
+
+    /// Waits, looks, asks; and once more if another build has become live in between.
+    async fn settle<T: Reading>(
+        &self,
+        mut prepared: Prepared,
+        after: &[Position],
+        deadline: Instant,
+    ) -> Result<(Prepared, T), QueryError> {
         let mut switched = false;
         loop {
-            let after = &prepared.request.after;
             if !after.is_empty() {
                 self.freshness.wait(&prepared.sources(), after, deadline).await?;
             }
-            if let Some(found) = self.cached(&prepared) {
+            if let Some(found) = T::remembered(self, &prepared) {
                 return Ok((prepared, found));
             }
-            match self.ask(&prepared).await? {
-                Asked::Found(found) => match freshness::check_folded(&found.states, after) {
+            match self.ask::<T>(&prepared).await? {
+                Asked::Found(found) => match freshness::check_folded(found.states(), after) {
                     Ok(()) => {
-                        self.answers.put(prepared.whole, found.clone());
+                        found.remember(self, &prepared);
                         return Ok((prepared, found));
                     }
                     // What was known was another build's: this one is not as far.
@@ -272,7 +308,7 @@ impl Queries {
                     let sources = prepared.sources();
                     let projections: Vec<&str> = sources.iter().map(|(name, _)| *name).collect();
                     self.resources.reload(&self.pool, &projections).await?;
-                    prepared = self.understand(Arc::clone(&prepared.request))?;
+                    prepared = T::understand(self, Arc::clone(&prepared.request))?;
                 }
             }
         }
@@ -280,10 +316,8 @@ impl Queries {
 
     fn cached(&self, prepared: &Prepared) -> Option<Found> {
         let states = self.freshness.known(&prepared.sources());
-        let found = states.and_then(|states| {
-            freshness::check_folded(&states, &prepared.request.after).ok()?;
-            self.answers.get(&prepared.whole, &states)
-        });
+        let states = states.filter(|states| freshness::check_folded(states, &prepared.request.after).is_ok());
+        let found = self.answers.get(&prepared.whole, states.as_deref());
         let name = if found.is_some() {
             names::CACHE_HITS
         } else {
@@ -293,12 +327,9 @@ impl Queries {
         found
     }
 
-    async fn ask(&self, prepared: &Prepared) -> Result<Asked, QueryError> {
+    async fn ask<T: Reading>(&self, prepared: &Prepared) -> Result<Asked<T>, QueryError> {
         count(names::STATEMENTS, prepared);
-        let statement = sql::statement(prepared);
-        let query = sqlx::query(AssertSqlSafe(statement.sql));
-        let query = statement.binds.into_iter().fold(query, Bind::add);
-        match query.fetch_one(&self.pool).await {
+        match self.lanes.fetch_one(&T::statement(prepared)).await {
             Ok(row) => self.read(prepared, &row),
             // The build's schema was dropped after a switch.
             Err(error) if error::class(&error) == ErrorClass::MissingObject => {
@@ -309,7 +340,8 @@ impl Queries {
         }
     }
 
-    fn read(&self, prepared: &Prepared, row: &PgRow) -> Result<Asked, QueryError> {
+    /// The states first, then what was asked for.
+    fn read<T: Reading>(&self, prepared: &Prepared, row: &PgRow) -> Result<Asked<T>, QueryError> {
         let sources = prepared.sources();
         let mut states = Vec::with_capacity(sources.len());
         for (at, (projection, build)) in sources.iter().enumerate() {
@@ -320,13 +352,53 @@ impl Queries {
             states.push(state);
         }
         let at = sources.len() * COLUMNS;
+        Ok(Asked::Found(T::read(self, prepared, row, at, states.into())?))
+    }
+}
+
+/// What a statement gave.
+enum Asked<T> {
+    Found(T),
+    /// Another build is live than the one that was asked.
+    Switched,
+}
+
+/// What is read of the one line of a statement.
+trait Reading: Sized {
+    fn statement(prepared: &Prepared) -> Statement;
+    /// From the column `at` on; the states come before.
+    fn read(
+        queries: &Queries,
+        prepared: &Prepared,
+        row: &PgRow,
+        at: usize,
+        states: Arc<[Arc<State>]>,
+    ) -> Result<Self, sqlx::Error>;
+    fn states(&self) -> &[Arc<State>];
+    fn understand(queries: &Queries, request: Arc<Request>) -> Result<Prepared, QueryError>;
+    fn remembered(queries: &Queries, prepared: &Prepared) -> Option<Self>;
+    fn remember(&self, queries: &Queries, prepared: &Prepared);
+}
+
+impl Reading for Found {
+    fn statement(prepared: &Prepared) -> Statement {
+        sql::statement(prepared)
+    }
+
+    fn read(
+        queries: &Queries,
+        prepared: &Prepared,
+        row: &PgRow,
+        at: usize,
+        states: Arc<[Arc<State>]>,
+    ) -> Result<Self, sqlx::Error> {
         let data: Option<&str> = row.try_get(at)?;
-        let mut found = Found {
+        let mut found = Self {
             data: data.map(Arc::from),
             version: None,
             next: None,
             count: None,
-            states: states.into(),
+            states,
         };
         match &prepared.selection {
             Selection::Row(_) => {
@@ -338,19 +410,28 @@ impl Queries {
                 let last: Option<Vec<Option<String>>> = row.try_get(at + 2)?;
                 let count: Option<i64> = row.try_get(at + 3)?;
                 let last = last.filter(|_| rows > i64::from(page.limit));
-                found.next = last.map(|last| self.cursors.seal(&prepared.query, &last).into());
+                found.next = last.map(|last| queries.cursors.seal(&prepared.query, &last).into());
                 found.count = count.and_then(|count| u64::try_from(count).ok());
             }
         }
-        Ok(Asked::Found(found))
+        Ok(found)
     }
-}
 
-/// What a statement gave.
-enum Asked {
-    Found(Found),
-    /// Another build is live than the one that was asked.
-    Switched,
+    fn states(&self) -> &[Arc<State>] {
+        &self.states
+    }
+
+    fn understand(queries: &Queries, request: Arc<Request>) -> Result<Prepared, QueryError> {
+        queries.understand(request)
+    }
+
+    fn remembered(queries: &Queries, prepared: &Prepared) -> Option<Self> {
+        queries.cached(prepared)
+    }
+
+    fn remember(&self, queries: &Queries, prepared: &Prepared) {
+        queries.answers.put(prepared.whole, self.clone());
+    }
 }
 
 fn count(name: &'static str, prepared: &Prepared) {

@@ -7,6 +7,7 @@
 //!
 //! Names that begin with `#` cannot be columns, hence cannot be taken for one.
 
+mod live;
 mod page;
 mod row;
 
@@ -20,6 +21,8 @@ use sqlx::postgres::PgArguments;
 use crate::access::{Access, Private, Rows};
 use crate::request::{Expanded, Prepared, Selection};
 use crate::resource::Resource;
+
+pub(crate) use live::live_statement;
 
 type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 
@@ -55,13 +58,7 @@ impl Bind {
 /// `data`; for a row `version`; for a page `rows`, `last`, `count`.
 pub(crate) fn statement(prepared: &Prepared) -> Statement {
     let mut builder = Builder::default();
-    builder.sql.push_str("SELECT ");
-    let mut states = String::new();
-    for (at, (projection, build)) in prepared.sources().into_iter().enumerate() {
-        let (columns, from) = state(at, projection, build);
-        let _ = write!(builder.sql, "{columns}, ");
-        let _ = write!(states, "{}{from}", if at == 0 { "" } else { " CROSS JOIN " });
-    }
+    let states = sources(&mut builder, prepared);
     match &prepared.selection {
         Selection::Row(key) => builder.row(prepared, key, &states),
         Selection::Page(page) => builder.page(prepared, page, &states),
@@ -70,6 +67,18 @@ pub(crate) fn statement(prepared: &Prepared) -> Statement {
         sql: builder.sql,
         binds: builder.binds,
     }
+}
+
+/// Writes `SELECT` and the state of each source, and gives what these come from.
+fn sources(builder: &mut Builder, prepared: &Prepared) -> String {
+    builder.sql.push_str("SELECT ");
+    let mut states = String::new();
+    for (at, (projection, build)) in prepared.sources().into_iter().enumerate() {
+        let (columns, from) = state(at, projection, build);
+        let _ = write!(builder.sql, "{columns}, ");
+        let _ = write!(states, "{}{from}", if at == 0 { "" } else { " CROSS JOIN " });
+    }
+    states
 }
 
 /// Without order, limit and anything around it: whether the filters of a page have an index.

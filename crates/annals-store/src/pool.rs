@@ -89,10 +89,14 @@ pub struct PoolSettings {
     /// Every transaction is read-only unless it says otherwise. A guard against mistakes; safety against
     /// attackers is the role.
     pub read_only: bool,
+    /// Whether the server may keep one plan for all executions of a statement (`plan_cache_mode`). Long-lived
+    /// connections prepare their statements when tables are still empty, and a plan kept from then reads whole
+    /// tables until the first `ANALYZE`: only for statements by primary key, where planning is what costs.
+    pub cached_plans: bool,
 }
 
 impl PoolSettings {
-    /// Settings with the defaults: 8 connections, 5 s for a connection, 30 s for a statement.
+    /// Settings with the defaults: 8 connections, 5 s for a connection, 30 s for a statement, planned each time.
     pub fn new(url: impl Into<DatabaseUrl>, application_name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -102,6 +106,7 @@ impl PoolSettings {
             application_name: application_name.into(),
             role: None,
             read_only: false,
+            cached_plans: false,
         }
     }
 
@@ -138,6 +143,8 @@ impl PoolSettings {
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.acquire_timeout)
+            // A queue that moves is no news, and the end of its patience is an error.
+            .acquire_slow_threshold(self.acquire_timeout)
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move { session.apply(connection).await })
@@ -208,6 +215,7 @@ pub(crate) struct Session {
     role: Option<String>,
     statement_timeout_ms: u128,
     read_only: bool,
+    cached_plans: bool,
 }
 
 impl Session {
@@ -216,6 +224,7 @@ impl Session {
             role: settings.role.clone(),
             statement_timeout_ms: settings.statement_timeout.map_or(0, |limit| limit.as_millis()),
             read_only: settings.read_only,
+            cached_plans: settings.cached_plans,
         }
     }
 
@@ -224,10 +233,16 @@ impl Session {
         sqlx::query(
             "SELECT set_config('statement_timeout', $1, false),
                     set_config('default_transaction_read_only', $2, false),
-                    set_config('role', $3, false)",
+                    set_config('plan_cache_mode', $3, false),
+                    set_config('role', $4, false)",
         )
         .bind(self.statement_timeout_ms.to_string())
         .bind(if self.read_only { "on" } else { "off" })
+        .bind(if self.cached_plans {
+            "auto"
+        } else {
+            "force_custom_plan"
+        })
         .bind(self.role.as_deref().unwrap_or("none"))
         .execute(connection)
         .await?;

@@ -4,14 +4,17 @@
 //! server), then one module for each kind of work.
 
 pub mod args;
+mod attest;
 mod audit;
 mod bench;
+mod builds;
 mod get;
 mod import;
 pub mod operate;
 pub mod output;
 mod processes;
 mod projections;
+mod refold;
 mod schemas;
 mod send;
 pub mod session;
@@ -96,6 +99,9 @@ async fn dispatch(app: Arc<App>, matches: &clap::ArgMatches) -> anyhow::Result<A
         Command::Import(args) => import::run(&common, args).await,
         Command::Get(args) => get::run(&common, args).await,
         Command::Tail(args) => tail::run(&common, args).await,
+        Command::Audit {
+            what: args::Audit::Attest { name, build },
+        } => attest::run(&app, &settings(&app, &common)?, &common, &name, build).await,
         Command::Audit { what } => audit::run(&common, what).await,
         Command::Bench(args) => bench::run(&app, &common, args).await,
         Command::Token(args) => session::token(&common, &args),

@@ -1,7 +1,7 @@
 //! A node: which parts it has, how they are put together, and how it ends.
 //!
 //! In reading order: [`role`] (what a node does), [`tasks`] (who runs, and what a panic means), [`databases`] (a pool
-//! for each database role), [`log`], then a module for each node role, [`edge`] (the listeners), [`admin`].
+//! for each database role), [`log`], then a module for each node role, [`readiness`], [`edge`] (the listeners), [`admin`].
 
 pub(crate) mod admin;
 pub(crate) mod audit;
@@ -14,6 +14,7 @@ pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod projector;
 pub(crate) mod query;
+pub(crate) mod readiness;
 pub(crate) mod role;
 pub(crate) mod tasks;
 
@@ -92,7 +93,7 @@ pub(crate) struct DevShape {
 pub(crate) struct Running {
     pub(crate) public: SocketAddr,
     pub(crate) ops: SocketAddr,
-    pub(crate) ready: edge::Ready,
+    pub(crate) ready: readiness::Ready,
     ending: Ending,
     tasks: Tasks,
 }

@@ -244,3 +244,16 @@ fn a_missing_and_a_strange_entry_at_the_top_are_found() {
             .starts_with("scratch:1: has no place at the top")
     );
 }
+
+#[test]
+fn alerts_on_metrics_that_do_not_exist() {
+    let code = file("crates/a/src/metrics.rs", "const A: &str = \"annals_a_total\";");
+    let alert = |text| file("deploy/prometheus/alerts.yml", text);
+    let good = alert("expr: rate(annals_a_total[5m]) > annals_a_total_count");
+    assert!(rules::alerts(&[code, good]).is_empty());
+    let bad = alert("groups:\n  expr: annals_gone_total > 0");
+    assert_eq!(
+        rules::alerts(&[bad])[0].to_string(),
+        "deploy/prometheus/alerts.yml:2: no metric is called annals_gone_total: nothing would ever alarm"
+    );
+}

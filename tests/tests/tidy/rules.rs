@@ -395,3 +395,33 @@ pub(crate) fn layout(files: &[File]) -> Vec<Breach> {
     }));
     breaches
 }
+
+/// Alerts look at metrics that the program has. (The ending of a histogram's parts aside.)
+pub(crate) fn alerts(files: &[File]) -> Vec<Breach> {
+    let code: Vec<&File> = files.iter().filter(|file| file.path.ends_with(".rs")).collect();
+    let known = |name: &str| {
+        let endings = ["_bucket", "_count", "_sum"];
+        let base = endings.iter().find_map(|ending| name.strip_suffix(ending));
+        [Some(name), base]
+            .into_iter()
+            .flatten()
+            .any(|name| code.iter().any(|file| file.text.contains(&format!("\"{name}\""))))
+    };
+    let mut breaches = Vec::new();
+    for file in files
+        .iter()
+        .filter(|file| file.path.starts_with("deploy/prometheus/"))
+    {
+        for (line, text) in (1..).zip(file.text.lines()) {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for name in words.filter(|word| word.starts_with("annals_") && !known(word)) {
+                breaches.push(Breach {
+                    path: file.path.clone(),
+                    line,
+                    what: format!("no metric is called {name}: nothing would ever alarm"),
+                });
+            }
+        }
+    }
+    breaches
+}

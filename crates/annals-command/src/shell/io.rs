@@ -80,6 +80,17 @@ impl Io {
         }
     }
 
+    pub(super) fn bounds(&mut self, shard: Shard) {
+        let log = Arc::clone(&self.log);
+        self.open.push(Box::pin(async move {
+            let bounds = log.bounds(shard).await;
+            if let Err(error) = &bounds {
+                tracing::debug!(%shard, %error, "where the log begins and ends is not known");
+            }
+            Input::Bounds(shard, bounds.ok())
+        }));
+    }
+
     pub(super) fn journal(&mut self, shard: Shard) {
         let store = Arc::clone(&self.store);
         self.open.push(Box::pin(async move {
@@ -154,6 +165,12 @@ async fn read(log: &dyn Log, shard: Shard, from: Offset) -> writer::Input {
             }
             Err(error) => {
                 tracing::warn!(%shard, %from, %error, "the log cannot be read; trying again");
+                if matches!(error, LogError::Refused(_))
+                    && let Ok((begin, _)) = log.bounds(shard).await
+                    && begin > from
+                {
+                    return writer::Input::Deleted(begin);
+                }
                 tokio::time::sleep(RETRY).await;
             }
         }

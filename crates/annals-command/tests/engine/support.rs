@@ -362,13 +362,23 @@ impl Node {
                 .send(ask.request(&self.catalog), Duration::from_secs(20))
                 .await;
             match result {
-                Err(SendError::ShardUnavailable | SendError::Overloaded | SendError::OutcomeUnknown) => {
+                Err(
+                    SendError::ShardUnavailable
+                    | SendError::LogUnavailable
+                    | SendError::Overloaded
+                    | SendError::OutcomeUnknown,
+                ) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 other => return other,
             }
         }
         panic!("the shard never became available")
+    }
+
+    /// Sends once and gives what came of it.
+    pub async fn ask_once(&self, ask: Ask, within: Duration) -> Result<Answer, SendError> {
+        self.commands.send(ask.request(&self.catalog), within).await
     }
 
     pub async fn stop(mut self) {

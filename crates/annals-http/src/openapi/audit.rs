@@ -52,6 +52,7 @@ pub(super) fn add(document: &mut Document) {
         let found = json!({
             "description": doc,
             "headers": {
+                "Annals-Position": of("headers", "Position"), "Annals-Lag-Ms": of("headers", "LagMs"),
                 "Correlation-Id": of("headers", "CorrelationId"),
                 "Preference-Applied": of("headers", "PreferenceApplied"),
             },
@@ -124,7 +125,7 @@ pub(super) fn add(document: &mut Document) {
     get(
         "shards",
         "shards",
-        "Every shard: end, epoch, chain.",
+        "Every shard: end, epoch, chain, the time of its latest decision, owner.",
         Vec::new(),
         &object,
     );

@@ -40,6 +40,8 @@ pub(super) fn parameters() -> Map<String, Value> {
         "Prefer": header("Prefer", false,
             "`wait=5`: wait at most 5 s for `Annals-After` (2 s without it); `count=exact`: `count` in a list's body.",
             text()),
+        "LastEventId": header("Last-Event-ID", false,
+            "Live changes: the id of the last event that was seen; the answer goes on behind it.", text()),
         "IfNoneMatchTag": header("If-None-Match", false, "An entity tag that the caller has already.", text()),
     }))
 }

@@ -24,15 +24,27 @@ pub struct WriterSettings {
     pub keep_tail: bool,
 }
 
+impl WriterSettings {
+    /// For the Postgres log, where appends that chain on each other share the next statement: what is decided while one
+    /// is under way is already there when it ends.
+    pub const POSTGRES: Self = Self {
+        appends_in_flight: 8,
+        append_records: 1_000,
+        append_bytes: 4 << 20,
+        idle_ms: 600_000,
+        keep_tail: false,
+    };
+    /// For the Kafka log, where each append is a request of its own: a shard's next one gathers while one is under way.
+    pub const KAFKA: Self = Self {
+        appends_in_flight: 1,
+        keep_tail: true,
+        ..Self::POSTGRES
+    };
+}
+
 impl Default for WriterSettings {
     fn default() -> Self {
-        Self {
-            appends_in_flight: 1,
-            append_records: 1_000,
-            append_bytes: 4 << 20,
-            idle_ms: 600_000,
-            keep_tail: false,
-        }
+        Self::POSTGRES
     }
 }
 
@@ -59,6 +71,15 @@ pub struct Draft {
     pub value: Bytes,
 }
 
+/// What a writer has got from the log: see [`ShardWriter::awaits`](super::ShardWriter::awaits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Up to where it has folded.
+    pub folded: Offset,
+    /// How often the log has answered.
+    pub answers: u64,
+}
+
 /// Which append an answer belongs to; unique within a writer.
 pub type AppendId = u64;
 
@@ -82,6 +103,8 @@ pub enum Input {
     Read(Vec<Arc<Placed>>),
     /// The log ends below what this writer has folded, and kept doing so: it was cut off or replaced.
     Truncated(Offset),
+    /// The log's records below this are gone, which no setting of a log allows.
+    Deleted(Offset),
     /// The answer to [`Output::Append`].
     Appended {
         /// Which one.
@@ -190,6 +213,12 @@ pub enum HaltReason {
         expected: Hash32,
         /// The hash that is there now.
         found: Hash32,
+    },
+    /// Its first records are gone: retention, or somebody's hand.
+    #[error("the log begins at offset {begin}: what was before was deleted")]
+    Deleted {
+        /// The first offset that is still there.
+        begin: Offset,
     },
     /// The log ends below the checkpoint.
     #[error("the log ends at offset {end}, below {folded}, which was folded: it was cut off")]

@@ -27,17 +27,22 @@ const COLUMNS: [(&str, &str); 9] = [
     ("data", "jsonb"),
 ];
 
-/// Every column: what a statement is checked against.
-pub(crate) fn whole_relation() -> String {
-    relation(&COLUMNS.map(|(name, _)| name))
+/// Every column, in parameters from this number on: what a statement is checked against.
+pub(crate) fn whole_relation_from(number: usize) -> String {
+    relation_from(number, &COLUMNS.map(|(name, _)| name))
 }
 
 /// What stands between `WITH events AS (` and `)`. A column that is not read is not sent.
 pub(super) fn relation(read: &[&str]) -> String {
+    relation_from(1, read)
+}
+
+/// The same with the parameters from this number on.
+pub(crate) fn relation_from(number: usize, read: &[&str]) -> String {
     let read: Vec<_> = COLUMNS.iter().filter(|(name, _)| read.contains(name)).collect();
     let arrays: Vec<String> = read
         .iter()
-        .zip(1..)
+        .zip(number..)
         .map(|((_, sql_type), number)| format!("${number}::{sql_type}[]"))
         .collect();
     let names: Vec<&str> = read.iter().map(|(name, _)| *name).collect();
@@ -49,14 +54,14 @@ pub(super) fn relation(read: &[&str]) -> String {
 }
 
 /// The columns that a statement reads; at least one, since they make the rows.
-pub(super) fn columns_read(statement: &str) -> Vec<&'static str> {
+pub(crate) fn columns_read(statement: &str) -> Vec<&'static str> {
     let read = sql::columns_read(statement, &COLUMNS.map(|(name, _)| name));
     if read.is_empty() { vec!["version"] } else { read }
 }
 
 /// Some events by column.
 #[derive(Default)]
-pub(super) struct Columns<'a> {
+pub(crate) struct Columns<'a> {
     stream: Vec<&'a str>,
     key: Vec<&'a str>,
     version: Vec<i64>,
@@ -69,7 +74,7 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn of(prepared: &'a Prepared, at: &[usize]) -> Result<Self, ApplyError> {
+    pub(crate) fn of(prepared: &'a Prepared, at: &[usize]) -> Result<Self, ApplyError> {
         let mut columns = Self::default();
         for &at in at {
             let Some(event) = prepared.events.get(at) else {
@@ -93,7 +98,16 @@ impl<'a> Columns<'a> {
     /// A statement with the arrays that it reads, prepared once a connection.
     pub(super) fn bind(&self, statement: &Statement) -> Query<'_, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&statement.sql)));
-        statement.read.iter().fold(query, |query, column| match *column {
+        self.bind_to(query, &statement.read)
+    }
+
+    /// Adds the arrays of these columns to a query.
+    pub(crate) fn bind_to<'q>(
+        &'q self,
+        query: Query<'q, Postgres, PgArguments>,
+        read: &[&str],
+    ) -> Query<'q, Postgres, PgArguments> {
+        read.iter().fold(query, |query, column| match *column {
             "stream" => query.bind(&self.stream),
             "key" => query.bind(&self.key),
             "version" => query.bind(&self.version),

@@ -6,6 +6,7 @@ use annals_log::CheckpointError;
 use annals_store::{Error, ErrorClass};
 
 use super::OpenError;
+use crate::manifest::BuildId;
 
 /// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum ApplyError {
     /// checkpoints say.
     #[error("{0}")]
     Technical(Trouble),
+    /// The build was dropped: there is nothing to apply to.
+    #[error("build {0} was dropped")]
+    Gone(BuildId),
     /// Neither: a privilege, a setting, an operator's matter. Tried again with backoff, and shown.
     #[error("{0}")]
     Setup(Trouble),

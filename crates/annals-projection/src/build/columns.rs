@@ -29,7 +29,7 @@ pub async fn describe_columns(pool: &PgPool, manifest: &Manifest) -> Result<Colu
     describe(&mut connection, manifest).await
 }
 
-pub(super) async fn describe(
+pub(crate) async fn describe(
     connection: &mut PgConnection,
     manifest: &Manifest,
 ) -> Result<Columns, BuildError> {

@@ -1,47 +1,15 @@
 //! Rows as they are against rows as they should be, column by column.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use super::{Case, CheckError};
 use crate::build::{VERSION_COLUMN, quote};
+use crate::compare::{Difference, key_of, text_of};
 use crate::manifest::{Manifest, Table};
-
-/// One place where rows differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// The table.
-    pub table: String,
-    /// The row's key, its columns joined by a comma.
-    pub key: String,
-    /// The column; none if the whole row is missing or too many.
-    pub column: Option<String>,
-    /// What should be there; none: nothing.
-    pub expected: Option<Value>,
-    /// What is there; none: nothing.
-    pub actual: Option<Value>,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<Value>| value.as_ref().map_or("nothing".to_owned(), Value::to_string);
-        write!(f, "{} {}", self.table, self.key)?;
-        if let Some(column) = &self.column {
-            write!(f, ", {column}")?;
-        }
-        write!(
-            f,
-            ": expected {}, found {}",
-            shown(&self.expected),
-            shown(&self.actual)
-        )
-    }
-}
 
 type Rows = BTreeMap<String, Map<String, Value>>;
 
@@ -118,19 +86,6 @@ fn keyed(table: &Table, rows: Vec<Json<Map<String, Value>>>) -> Rows {
     rows.into_iter()
         .map(|Json(row)| (key_of(table, &row), row))
         .collect()
-}
-
-fn key_of(table: &Table, row: &Map<String, Value>) -> String {
-    let parts: Vec<String> = table.key.iter().map(|column| text_of(row.get(column))).collect();
-    parts.join(",")
-}
-
-fn text_of(value: Option<&Value>) -> String {
-    match value {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    }
 }
 
 fn versions(table: &Table, actual: &Rows, case: &Case, found: &mut Vec<Difference>) {

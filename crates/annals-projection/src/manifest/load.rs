@@ -15,22 +15,51 @@ use super::{
 
 type Checked<T> = Result<T, ManifestError>;
 
+/// The files of a folder by their path in it, `on/order.placed.sql`; not its tests.
+pub(super) type Files = BTreeMap<String, String>;
+
+const TOML: &str = "projection.toml";
+const SCHEMA: &str = "schema.sql";
+const LINEAGE: &str = "lineage.sql";
+
 pub(super) fn load(dir: &Path) -> Checked<Manifest> {
-    let toml_path = dir.join("projection.toml");
-    let text = read(&toml_path)?;
-    let file: ManifestFile =
-        toml::from_str(&text).map_err(|error| ManifestError::new(&toml_path, error.to_string()))?;
-    let mut files = vec![("projection.toml".to_owned(), text)];
-    let id = id_of(&file, dir, &toml_path)?;
+    let mut files = Files::new();
+    for name in [TOML, SCHEMA] {
+        files.insert(name.to_owned(), read(&dir.join(name))?);
+    }
+    for path in list(&dir.join("on"), "sql")? {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        files.insert(format!("on/{name}"), read(&path)?);
+    }
+    let lineage = dir.join(LINEAGE);
+    if lineage.exists() {
+        files.insert(LINEAGE.to_owned(), read(&lineage)?);
+    }
+    let mut manifest = parse(dir, files)?;
+    let name = manifest.id.name.as_str();
+    if dir.file_name().is_some_and(|folder| folder != name) {
+        let what = format!("key `name`: `{name}` must be the folder's name");
+        return Err(ManifestError::new(dir.join(TOML), what));
+    }
+    manifest.tests = list(&dir.join("tests"), "json")?;
+    Ok(manifest)
+}
+
+/// Checks files that are read already; `dir` is where errors say that they are.
+pub(super) fn parse(dir: &Path, files: Files) -> Checked<Manifest> {
+    let toml_path = dir.join(TOML);
+    let file: ManifestFile = toml::from_str(text_of(&files, TOML, dir)?)
+        .map_err(|error| ManifestError::new(&toml_path, error.to_string()))?;
+    let id = id_of(&file, &toml_path)?;
     let tables = tables_of(&file, &toml_path)?;
     let resources = resources_of(&file, &tables, &toml_path)?;
+    let schema_sql = text_of(&files, SCHEMA, dir)?.to_owned();
+    sql::check_schema(&schema_sql).map_err(|what| ManifestError::new(dir.join(SCHEMA), what))?;
 
-    let schema_path = dir.join("schema.sql");
-    let schema_sql = read(&schema_path)?;
-    sql::check_schema(&schema_sql).map_err(|what| ManifestError::new(&schema_path, what))?;
-    files.push(("schema.sql".to_owned(), schema_sql.clone()));
-
-    let mut on = statements_of(dir, &tables, &mut files)?;
+    let mut on = statements_of(dir, &tables, &files)?;
     for (event, settings) in &file.on {
         let Some(handler) = on.get_mut(event) else {
             let what =
@@ -39,16 +68,11 @@ pub(super) fn load(dir: &Path) -> Checked<Manifest> {
         };
         handler.repeat = settings.repeat;
     }
-
-    let lineage_path = dir.join("lineage.sql");
-    let lineage_sql = if lineage_path.exists() {
-        let text = read(&lineage_path)?;
-        files.push(("lineage.sql".to_owned(), text.clone()));
-        let query = sql::check_query(&text).map_err(|what| ManifestError::new(&lineage_path, what))?;
-        Some(query)
-    } else {
-        None
-    };
+    let lineage_sql = files
+        .get(LINEAGE)
+        .map(|text| sql::check_query(text))
+        .transpose()
+        .map_err(|what| ManifestError::new(dir.join(LINEAGE), what))?;
     Ok(Manifest {
         id,
         doc: file.doc,
@@ -58,13 +82,19 @@ pub(super) fn load(dir: &Path) -> Checked<Manifest> {
         on,
         schema_sql,
         lineage_sql,
-        digest: digest(files),
+        digest: digest(&files),
         dir: dir.to_owned(),
-        tests: list(&dir.join("tests"), "json")?,
+        tests: Vec::new(),
+        files,
     })
 }
 
-fn id_of(file: &ManifestFile, dir: &Path, path: &Path) -> Checked<BuildId> {
+fn text_of<'a>(files: &'a Files, name: &str, dir: &Path) -> Checked<&'a str> {
+    let text = files.get(name).map(String::as_str);
+    text.ok_or_else(|| ManifestError::new(dir.join(name), "is missing"))
+}
+
+fn id_of(file: &ManifestFile, path: &Path) -> Checked<BuildId> {
     let wrong = |what: String| ManifestError::new(path, what);
     let name = Name::parse(&file.name).ok_or_else(|| {
         wrong(format!(
@@ -72,10 +102,6 @@ fn id_of(file: &ManifestFile, dir: &Path, path: &Path) -> Checked<BuildId> {
             file.name
         ))
     })?;
-    if dir.file_name().is_some_and(|folder| folder != file.name.as_str()) {
-        let what = format!("key `name`: `{name}` must be the folder's name");
-        return Err(wrong(what));
-    }
     let build = Build::new(file.build)
         .ok_or_else(|| wrong(format!("key `build`: {} must be 1 or more", file.build)))?;
     Ok(BuildId { name, build })
@@ -197,18 +223,16 @@ fn resource_of(name: &str, resource: &ResourceFile, tables: &[Table]) -> Result<
 }
 
 /// `on/{type}.sql` and `on/{type}.{table}.sql`. A type has one dot, so a second one begins the table.
-fn statements_of(
-    dir: &Path,
-    tables: &[Table],
-    files: &mut Vec<(String, String)>,
-) -> Checked<BTreeMap<String, Handler>> {
+fn statements_of(dir: &Path, tables: &[Table], files: &Files) -> Checked<BTreeMap<String, Handler>> {
     let mut on: BTreeMap<String, Handler> = BTreeMap::new();
-    for path in list(&dir.join("on"), "sql")? {
-        let wrong = |what: String| ManifestError::new(&path, what);
-        let stem = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .unwrap_or_default();
+    for (file, text) in files {
+        let Some(stem) = file
+            .strip_prefix("on/")
+            .and_then(|name| name.strip_suffix(".sql"))
+        else {
+            continue;
+        };
+        let wrong = |what: String| ManifestError::new(dir.join(file), what);
         let parts: Vec<&str> = stem.split('.').collect();
         let (event, table) = match parts.as_slice() {
             [category, name] => (format!("{category}.{name}"), None),
@@ -227,10 +251,8 @@ fn statements_of(
                 )));
             }
         };
-        let text = read(&path)?;
-        let sql = sql::check_statement(&text).map_err(wrong)?;
-        let file = format!("on/{stem}.sql");
-        files.push((file.clone(), text));
+        let sql = sql::check_statement(text).map_err(wrong)?;
+        let file = file.clone();
         let handler = on.entry(event).or_insert(Handler {
             repeat: false,
             statements: Vec::new(),
@@ -299,12 +321,12 @@ fn list(dir: &Path, extension: &str) -> Checked<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// SHA-256("annals/projection/v1" ‖ 0x00 ‖ for each file by path: u32be length and bytes of path and content).
-fn digest(mut files: Vec<(String, String)>) -> Hash32 {
-    files.sort();
+/// SHA-256("annals/projection/v1" ‖ 0x00 ‖ for each file by path: u32be length and bytes of path and content), without
+/// `lineage.sql`: it explains rows and makes none, so it may be added to tables that are there.
+fn digest(files: &Files) -> Hash32 {
     let mut hash = Sha256::new();
     hash.update(b"annals/projection/v1\0");
-    for (path, text) in &files {
+    for (path, text) in files.iter().filter(|(path, _)| *path != LINEAGE) {
         for part in [path, text] {
             let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
             hash.update(length.to_be_bytes());

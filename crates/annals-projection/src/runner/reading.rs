@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::{BatchSize, Parts};
 use crate::apply::Delivery;
 
 /// How many batches wait in a worker's queue, each a quarter of a transaction at most.
@@ -29,6 +29,7 @@ pub(super) enum Message {
 /// One reading task. `session` tells its messages from those of an earlier task of the same shard.
 pub(super) struct Reading {
     pub(super) parts: Arc<Parts>,
+    pub(super) batch: BatchSize,
     pub(super) shard: Shard,
     pub(super) session: u64,
     pub(super) at: Checkpoint,
@@ -93,11 +94,10 @@ impl Reading {
     }
 
     fn settings(&self) -> ReaderSettings {
-        let settings = &self.parts.settings;
         ReaderSettings {
             limits: ReadLimits {
-                records: (settings.batch_events / QUEUE).max(1),
-                bytes: settings.batch_bytes / QUEUE,
+                records: (self.batch.events / QUEUE).max(1),
+                bytes: self.batch.bytes / QUEUE,
                 wait: Duration::from_millis(500),
             },
             ..ReaderSettings::default()

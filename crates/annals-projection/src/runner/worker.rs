@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::reading::{Message, QUEUE, Reading, Sent};
-use super::{CHANNEL, NODE_ROLE, Parts, Progress};
+use super::{BatchSize, CHANNEL, NODE_ROLE, Parts, Progress};
 use crate::apply::{ApplyError, Delivery, Projector};
 use crate::manifest::{Manifest, Rows};
 use crate::metrics as names;
@@ -22,6 +22,7 @@ use crate::metrics as names;
 pub(super) struct Work {
     pub(super) parts: Arc<Parts>,
     pub(super) manifest: Arc<Manifest>,
+    pub(super) batch: BatchSize,
     pub(super) progress: Progress,
     pub(super) stop: CancellationToken,
 }
@@ -58,7 +59,7 @@ impl Work {
         opened.run().await;
     }
 
-    /// Makes the build and learns what log it is of; tries until both have worked.
+    /// Looks at the build's tables and learns what log it is of; tries until both have worked.
     async fn open(self) -> Worker {
         let mut attempts = 0;
         loop {
@@ -90,7 +91,7 @@ impl Work {
     async fn try_open(&self) -> Result<(Projector, AppName, ShardCount), String> {
         let parts = &self.parts;
         let log = parts.log.describe().await.map_err(|error| error.to_string())?;
-        let projector = Projector::open(
+        let projector = Projector::of_made(
             parts.pool.clone(),
             Arc::clone(&self.manifest),
             Arc::clone(&parts.opener),
@@ -210,6 +211,7 @@ impl Worker {
         let stop = CancellationToken::new();
         let reading = Reading {
             parts: Arc::clone(&self.work.parts),
+            batch: self.work.batch,
             shard,
             session: self.sessions,
             at,
@@ -230,7 +232,7 @@ impl Worker {
         self.add(&mut batch, session, message);
         let settings = &self.work.parts.settings;
         let (most, until) = (
-            settings.batch_events,
+            self.work.batch.events,
             self.began.map(|began| began + settings.batch_interval),
         );
         while size(&batch) < most {
@@ -360,6 +362,8 @@ impl Worker {
         if let Err(error) = self.work.parts.leases.release(&gone).await {
             tracing::debug!(build = %id, %error, "the lease ends by itself");
         }
+        // Soon again: where nobody else took it, the build would else stand still for a third of a lease.
+        self.lease_due = Instant::now() + self.work.parts.pause(1);
         if let Err(error) = self.read_what_is_held().await {
             self.work.trouble(&error.to_string(), 1);
         }

@@ -17,14 +17,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{CUSTOMER, Folders, SHARDS, TestLog, column, order, placed};
 
-struct Running {
+pub struct Running {
     stop: CancellationToken,
-    progress: Progress,
+    pub progress: Progress,
     task: JoinHandle<()>,
     row: PgLeases,
 }
 
-async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Running {
+pub async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Running {
+    node_with(pool, name, log, folders, RunnerSettings::default()).await
+}
+
+pub async fn node_with(
+    pool: &PgPool,
+    name: &str,
+    log: &TestLog,
+    folders: &Folders,
+    settings: RunnerSettings,
+) -> Running {
     let leases = PgLeases::new(
         pool.clone(),
         NodeId::new(name),
@@ -47,7 +57,7 @@ async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Ru
         notifier: None,
         opener: Arc::new(Closed),
         ambient: Ambient::fixed(0, 1).0,
-        settings: RunnerSettings::default(),
+        settings,
     };
     let projections = Projections::load(folders.path(), &log.catalog).unwrap();
     let runner = ProjectionRunner::new(parts, projections);
@@ -64,7 +74,7 @@ async fn node(pool: &PgPool, name: &str, log: &TestLog, folders: &Folders) -> Ru
 
 impl Running {
     /// Waits until a projection is at the log's end on every shard.
-    async fn caught_up(&self, log: &TestLog, name: &str) {
+    pub async fn caught_up(&self, log: &TestLog, name: &str) {
         let (id, _) = self
             .progress
             .now()
@@ -73,8 +83,8 @@ impl Running {
             .unwrap();
         let mut watch = self.progress.subscribe(&id).unwrap();
         let mut ends = Vec::new();
-        for shard in 0..SHARDS {
-            ends.push((Shard::new(shard), log.log.end(Shard::new(shard)).await.unwrap()));
+        for shard in log.shards() {
+            ends.push((shard, log.log.end(shard).await.unwrap()));
         }
         let there = watch.wait_for(|progress| {
             ends.iter()
@@ -90,7 +100,14 @@ impl Running {
         );
     }
 
-    async fn stop(self) {
+    /// As a kill does: nothing of it gets to run any more. Its own row and its leases stay.
+    pub async fn kill(self) {
+        self.task.abort();
+        self.task.await.ok();
+        self.row.drop_node().await.unwrap();
+    }
+
+    pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
         self.row.drop_node().await.unwrap();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use annals_domain::Catalog;
 use annals_log::testing::Chained;
 use annals_log::{Checkpoint, Log, MemoryLog, Plays, ReaderSettings, ShardReader};
-use annals_projection::{Closed, Delivery, Limits, Manifest, Projector};
+use annals_projection::{Closed, Delivery, Limits, Manifest, Projector, Source};
 use annals_record::fold::Head;
-use annals_record::{AppName, Shard, ShardCount};
+use annals_record::{Shard, ShardCount};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -66,6 +66,7 @@ pub async fn projector(pool: &PgPool, manifest: Arc<Manifest>) -> Projector {
 pub struct TestLog {
     pub log: Arc<MemoryLog>,
     pub catalog: Catalog,
+    count: ShardCount,
     writers: Vec<Chained>,
 }
 
@@ -73,8 +74,12 @@ pub const SHARDS: u32 = 2;
 
 impl TestLog {
     pub async fn new() -> Self {
+        Self::with_shards(SHARDS).await
+    }
+
+    pub async fn with_shards(shards: u32) -> Self {
         let catalog = commerce();
-        let (app, count) = (catalog.app().clone(), ShardCount::try_from(SHARDS).unwrap());
+        let (app, count) = (catalog.app().clone(), ShardCount::try_from(shards).unwrap());
         let log = Arc::new(MemoryLog::new(app.clone(), count, Plays::Postgres));
         let mut writers: Vec<Chained> = count
             .shards()
@@ -87,14 +92,28 @@ impl TestLog {
         Self {
             log,
             catalog,
+            count,
             writers,
+        }
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = Shard> + use<> {
+        self.count.shards()
+    }
+
+    /// What builds are folded from.
+    pub fn source(&self) -> Source {
+        Source {
+            log: self.log.clone(),
+            catalog: self.catalog.clone(),
+            opener: Arc::new(Closed),
+            limits: Limits::default(),
         }
     }
 
     /// Writes one event as a record of its own, on the shard of its stream.
     pub async fn write(&mut self, stream: &str, version: u64, event: &str, data: &Value) -> Shard {
-        let count = ShardCount::try_from(SHARDS).unwrap();
-        let shard = count.shard_of(&stream.parse().unwrap());
+        let shard = self.count.shard_of(&stream.parse().unwrap());
         let writer = self
             .writers
             .iter_mut()
@@ -111,7 +130,7 @@ impl TestLog {
     }
 
     pub fn genesis(&self, shard: Shard) -> Checkpoint {
-        genesis(self.catalog.app(), shard)
+        Checkpoint::genesis(Head::genesis(self.catalog.app(), shard, self.count))
     }
 
     /// Everything behind a checkpoint of a shard.
@@ -134,15 +153,11 @@ impl TestLog {
     /// Everything of all shards from the beginning.
     pub async fn read_all(&self) -> Vec<Delivery> {
         let mut all = Vec::new();
-        for shard in ShardCount::try_from(SHARDS).unwrap().shards() {
+        for shard in self.shards() {
             all.push(self.read(shard, self.genesis(shard)).await);
         }
         all
     }
-}
-
-pub fn genesis(app: &AppName, shard: Shard) -> Checkpoint {
-    Checkpoint::genesis(Head::genesis(app, shard, ShardCount::try_from(SHARDS).unwrap()))
 }
 
 pub fn order(n: u32) -> String {
@@ -165,4 +180,20 @@ pub async fn column(pool: &PgPool, sql: &str) -> Vec<String> {
         .fetch_all(pool)
         .await
         .unwrap()
+}
+
+/// Waits until a query's only value is this one.
+pub async fn becomes(pool: &PgPool, sql: &str, wanted: &str) {
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let found = column(pool, sql).await;
+        if found == [wanted] {
+            return;
+        }
+        assert!(
+            tokio::time::Instant::now() < until,
+            "{sql}: {found:?} and not {wanted}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }

@@ -82,7 +82,7 @@ impl Builder {
     }
 
     /// The rows of the page and one more, numbered in order as `#ord`.
-    fn rows(&mut self, resource: &Resource, page: &Page, filtered: &str, limit: usize) -> String {
+    pub(super) fn rows(&mut self, resource: &Resource, page: &Page, filtered: &str, limit: usize) -> String {
         let order = &page.order;
         let first = order.columns[0];
         // A list without a sort goes by its key, which is never null.
@@ -169,7 +169,7 @@ impl Builder {
         format!("({}) {sign} ({})", left.join(", "), right.join(", "))
     }
 
-    fn filters(&mut self, sql: &mut String, resource: &Resource, filters: &[Filter]) {
+    pub(super) fn filters(&mut self, sql: &mut String, resource: &Resource, filters: &[Filter]) {
         let table = resource.definition.table.as_str();
         for filter in filters {
             let column = place(resource, table, filter.column);

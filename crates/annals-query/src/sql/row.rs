@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{Builder, place};
 use crate::request::Prepared;
+use crate::resource::Resource;
 
 /// The alias of the row asked for.
 const ROW: &str = "#t";
@@ -25,14 +26,7 @@ impl Builder {
             "NULL::bigint".to_owned()
         };
         let mut from = self.from(resource, &prepared.access);
-        for (&column, value) in resource.key.iter().zip(key) {
-            let value = self.value(resource, column, value);
-            let _ = write!(
-                from,
-                " AND {} = {value}",
-                place(resource, &resource.definition.table, column)
-            );
-        }
+        self.is_key(&mut from, resource, key);
         let joins = self.joins(resource, ROW, &prepared.expand);
         let _ = write!(
             self.sql,
@@ -40,5 +34,14 @@ impl Builder {
              (SELECT {json} AS \"#data\", {version} AS \"#version\" FROM (SELECT * {from}) AS \"{ROW}\"{joins}) \
              AS \"#r\" ON true"
         );
+    }
+
+    /// Adds that the key is this one.
+    pub(super) fn is_key(&mut self, sql: &mut String, resource: &Resource, key: &[String]) {
+        for (&column, value) in resource.key.iter().zip(key) {
+            let value = self.value(resource, column, value);
+            let place = place(resource, &resource.definition.table, column);
+            let _ = write!(sql, " AND {place} = {value}");
+        }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use annals_domain::{Ambient, Fixed};
 use annals_query::{
-    Access, CursorKey, Definition, Expansion, Freshness, Limits, ListAnswer, LogIdentity, Queries,
+    Access, CHANNEL, CursorKey, Definition, Expansion, Freshness, Limits, ListAnswer, LogIdentity, Queries,
     QueryError, Request, Resources, RowAnswer, Scope,
 };
 use annals_record::{Generation, ShardCount};
+use annals_store::notify::Listener;
 use annals_store::testing::TestDatabase;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -21,7 +22,8 @@ pub struct World {
     pub pool: PgPool,
     pub queries: Arc<Queries>,
     pub freshness: Arc<Freshness>,
-    pub database: TestDatabase,
+    pub url: String,
+    _database: Option<TestDatabase>,
     pub clock: Arc<Fixed>,
 }
 
@@ -110,6 +112,11 @@ impl World {
     pub async fn with(limits: Limits) -> Option<Self> {
         let database = TestDatabase::create().await?;
         let pool = database.pool().await;
+        Some(Self::over(database.url(), pool, Some(database), limits).await)
+    }
+
+    /// In a migrated database.
+    pub async fn over(url: String, pool: PgPool, database: Option<TestDatabase>, limits: Limits) -> Self {
         run(&pool, &SHOP.replace("$B", "1")).await;
         run(&pool, PEOPLE).await;
         run(
@@ -126,7 +133,7 @@ impl World {
             generation: Generation::FIRST,
             shards: ShardCount::try_from(4).unwrap(),
         };
-        let query_pool = limits.pool(database.url()).connect().await.unwrap();
+        let query_pool = limits.pool(url.as_str()).connect().await.unwrap();
         let freshness = Arc::new(Freshness::new(query_pool.clone(), resources.projections(), log));
         freshness.refresh().await.unwrap();
         let (ambient, clock) = Ambient::fixed(NOW_MS, 1);
@@ -139,13 +146,46 @@ impl World {
             ambient,
             limits,
         );
-        Some(Self {
+        Self {
             pool,
             queries: Arc::new(queries),
             freshness,
-            database,
+            url,
+            _database: database,
             clock,
-        })
+        }
+    }
+
+    /// Another query node over the same database, which keeps itself up to date until it is dropped.
+    pub async fn node(&self, limits: Limits) -> Node {
+        let listener = Listener::connect(&limits.pool(self.url.as_str()), &[CHANNEL])
+            .await
+            .unwrap();
+        self.node_at(&self.url, limits, Some(listener)).await
+    }
+
+    /// The same over a database with the same contents.
+    pub async fn node_at(&self, url: &str, limits: Limits, listener: Option<Listener>) -> Node {
+        let pool = limits.pool(url).connect().await.unwrap();
+        let resources = Arc::new(Resources::of(&pool, definitions()).await.unwrap());
+        let log = self.freshness.log();
+        let freshness = Arc::new(Freshness::new(pool.clone(), resources.projections(), log));
+        freshness.refresh().await.unwrap();
+        let (ambient, _) = Ambient::fixed(NOW_MS, 1);
+        let key = CursorKey::new(&[7; 32]).unwrap();
+        let queries = Arc::new(Queries::new(pool, resources, freshness, key, ambient, limits));
+        let kept = Arc::clone(&queries);
+        let task = tokio::spawn(async move { kept.run(listener).await });
+        Node { queries, task }
+    }
+
+    /// Does this to the rows of `shop`, moves its checkpoint with it, and says so.
+    pub async fn change(&self, sql: &str) {
+        let sql = format!(
+            "BEGIN; {sql}; UPDATE annals.checkpoint SET next_offset = next_offset + 1, accepted = accepted + 1
+             WHERE reader = 'projection/shop/1' AND shard = 0; COMMIT; NOTIFY {CHANNEL}, 'shop'"
+        );
+        run(&self.pool, &sql).await;
     }
 
     pub async fn order(&self, n: u32, customer: &str, total: i64, paid_on: Option<&str>) {
@@ -169,6 +209,18 @@ impl World {
 
     pub async fn list(&self, request: Request) -> Result<ListAnswer, QueryError> {
         self.queries.list(self.queries.prepare(request)?).await
+    }
+}
+
+/// A query node.
+pub struct Node {
+    pub queries: Arc<Queries>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -14,7 +14,7 @@ const ROOTS_PARENT: &str = "/var/lib/annals";
 
 /// Settings of a private server. fsync stays on: a power cut must not lose what was acknowledged. Given
 /// on the command line, so that root writes no file into a folder that another user owns.
-pub(super) const SETTINGS: [&str; 12] = [
+pub(super) const SETTINGS: [&str; 13] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "max_connections=200",
@@ -26,6 +26,7 @@ pub(super) const SETTINGS: [&str; 12] = [
     "checkpoint_completion_target=0.9",
     "random_page_cost=1.1",
     "jit=off",
+    "autovacuum_naptime=10s",
     "log_min_messages=warning",
 ];
 

@@ -56,6 +56,39 @@ async fn a_read_only_pool_writes_nothing() {
     assert_eq!(refused.happened(), Happened::No);
 }
 
+/// A plan made while a table is empty must not be kept: it reads the whole table until the first `ANALYZE`.
+#[tokio::test]
+async fn statements_are_planned_for_the_table_as_it_is() {
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
+    for (cached, custom) in [(false, true), (true, false)] {
+        let mut settings = settings(&database);
+        settings.max_connections = 1;
+        settings.cached_plans = cached;
+        let pool = settings.connect().await.unwrap();
+        for _ in 0..12 {
+            sqlx::query("SELECT count(*) FROM annals.lease WHERE kind = $1 AND name = $2")
+                .bind("command")
+                .bind("none")
+                .execute(&pool)
+                .await
+                .unwrap();
+        }
+        let (generic, each): (i64, i64) = sqlx::query_as(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT count%'",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!(
+            generic == 0,
+            custom,
+            "{generic} generic plans, {each} of their own"
+        );
+    }
+}
+
 #[tokio::test]
 async fn says_why_it_cannot_connect() {
     let Some(database) = TestDatabase::create().await else {

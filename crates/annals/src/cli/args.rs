@@ -294,6 +294,59 @@ pub(crate) enum Projections {
     },
     /// How far every build is
     Status,
+    /// Build a read model anew beside the live build, and wait until it has caught up
+    Rebuild {
+        /// The projection: orders
+        name: String,
+        /// Then compare its rows with the live build's; exit status 1 if they differ
+        #[arg(long)]
+        diff: bool,
+        /// Only ask for it; `status` shows how far it is
+        #[arg(long, conflicts_with = "diff")]
+        detach: bool,
+    },
+    /// Make the new build the live one
+    Switch {
+        /// The projection
+        name: String,
+        /// This build [default: the newest]
+        #[arg(long)]
+        build: Option<i32>,
+        /// Compare first, and switch only if the rows are equal
+        #[arg(long)]
+        diff: bool,
+    },
+    /// Make the former build the live one again
+    Rollback {
+        /// The projection
+        name: String,
+    },
+    /// The records behind a row
+    Explain {
+        /// The resource: orders
+        resource: String,
+        /// The row's key; several columns with commas
+        key: String,
+    },
+    /// Replay parked streams; exit status 1 if one stays parked
+    Resume {
+        /// The projection
+        name: String,
+        /// Of this build [default: of every build that is fed]
+        #[arg(long)]
+        build: Option<i32>,
+        /// Only this one
+        #[arg(long)]
+        stream: Option<String>,
+    },
+    /// Drop a build that is not live: its tables and all that is known of it
+    Drop {
+        /// The projection
+        name: String,
+        /// The build
+        #[arg(long)]
+        build: i32,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -323,6 +376,14 @@ pub(crate) enum Audit {
         stream: String,
         #[command(flatten)]
         client: ClientArgs,
+    },
+    /// Fold the log again and compare a read model with it, row by row; exit status 1 if they differ
+    Attest {
+        /// The projection: orders
+        name: String,
+        /// This build [default: the live one]
+        #[arg(long)]
+        build: Option<i32>,
     },
     /// A stream's state, then or now, by replay
     State {
@@ -363,6 +424,15 @@ pub(crate) struct BenchArgs {
     /// How long
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub(crate) duration: Duration,
+    /// So many requests a second, due whatever the server does [default: each client's next one is due at its answer]
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
+    /// Raise the rate to the knee, from --rate or 250: the last one with p99 under 200 ms and under 0.1 % failed
+    #[arg(long)]
+    pub(crate) ramp: bool,
+    /// How long each step of a ramp lasts
+    #[arg(long, default_value = "5s", value_parser = duration, requires = "ramp")]
+    pub(crate) step: Duration,
     /// What is sent, with weights: receive=9,get=1 [default: the app's first kind of load]
     #[arg(long)]
     pub(crate) mix: Option<String>,

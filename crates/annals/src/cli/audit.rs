@@ -14,6 +14,7 @@ pub(crate) async fn run(common: &Common, what: Audit) -> anyhow::Result<Answer> 
             let client = session::client(common, &client)?;
             history(&client, common.output, &stream).await
         }
+        Audit::Attest { .. } => anyhow::bail!("attestation works on the database, not on a server"),
         Audit::State {
             stream,
             version,

@@ -1,24 +1,29 @@
-//! `bench`: a load generator. Closed loop: each client has one request under way.
+//! `bench`: a load generator.
+//!
+//! Closed loop: each client has one request under way. With `--rate` and `--ramp` requests are due at a rate, whatever
+//! the server does, and latency counts from when a request was due: a server that stalls cannot hide it.
+
+mod load;
+mod ramp;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use annals_client::{Client, Command, Query, Retries};
 use futures_util::StreamExt;
-use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::task::JoinSet;
 
 use crate::app::{App, Load, Request};
 use crate::cli::args::{BenchArgs, Common};
 use crate::cli::output::{self, Output, Progress, per_second};
 use crate::cli::session;
 use crate::exit::{Answer, Usage};
+use load::{Generator, Seen};
+use ramp::{P99_MS, Ramp, Step};
 
-/// The longest latency that is told apart, in µs: one minute.
-const LONGEST_US: u64 = 60_000_000;
+/// Where a ramp begins, requests a second.
+const FIRST_RATE: f64 = 250.0;
 
 /// Loads by weight, spread out.
 struct Mix(Vec<Load>);
@@ -54,36 +59,11 @@ impl Mix {
     }
 }
 
-/// What one client saw.
-struct Seen {
-    latency: Histogram<u64>,
-    statuses: BTreeMap<u16, u64>,
-    broken: u64,
-}
-
-impl Seen {
-    fn new() -> Self {
-        let latency =
-            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds are fit for a histogram");
-        Self {
-            latency,
-            statuses: BTreeMap::new(),
-            broken: 0,
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.latency += &other.latency;
-        self.broken += other.broken;
-        for (status, count) in &other.statuses {
-            *self.statuses.entry(*status).or_default() += count;
-        }
-    }
-}
-
 #[derive(Debug, Serialize)]
 struct Report {
     clients: u16,
+    /// Requests due a second; none: as many as the clients got answered.
+    offered: Option<f64>,
     seconds: f64,
     requests: u64,
     per_second: f64,
@@ -100,49 +80,65 @@ pub(crate) async fn run(app: &App, common: &Common, args: BenchArgs) -> anyhow::
     let mix = Mix::parse(app, args.mix.as_deref())?;
     let client = session::client(common, &args.client)?;
     prepare(&client, &mix, &args).await?;
-    let client = client.with_retries(Retries::NONE);
-    let run = crate::ambient::system().uuid();
-    let (next, mix) = (Arc::new(AtomicU32::new(0)), Arc::new(mix.0));
-    let began = Instant::now();
-    let until = began + args.duration;
-    let mut tasks = JoinSet::new();
-    for _ in 0..args.clients {
-        let (client, next, mix) = (client.clone(), Arc::clone(&next), Arc::clone(&mix));
-        let streams = args.streams;
-        tasks.spawn(async move {
-            let mut seen = Seen::new();
-            while Instant::now() < until {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                let load = mix[usize::try_from(n).unwrap_or(0) % mix.len()];
-                let started = Instant::now();
-                let status = send(
-                    &client,
-                    &(load.next)(scattered(n) % streams),
-                    &format!("{run}-{n}"),
-                )
-                .await;
-                let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(LONGEST_US);
-                match status {
-                    Ok(status) => {
-                        seen.latency.saturating_record(took);
-                        *seen.statuses.entry(status).or_default() += 1;
-                    }
-                    Err(_) => seen.broken += 1,
-                }
-            }
-            seen
-        });
+    let generator = Generator {
+        client: client.with_retries(Retries::NONE),
+        mix: mix.0.into(),
+        streams: args.streams,
+        clients: args.clients,
+        run: crate::ambient::system().uuid(),
+        next: Arc::default(),
+    };
+    if args.ramp {
+        return ramp(common.output, &generator, &args).await;
     }
-    let mut all = Seen::new();
-    while let Some(seen) = tasks.join_next().await {
-        all.add(&seen?);
-    }
-    report(common.output, &args, &all, began.elapsed())
+    let (seen, took) = generator.run(args.rate.map(f64::from), args.duration).await?;
+    report(
+        common.output,
+        &Report::new(&args, args.rate.map(f64::from), &seen, took),
+    )
 }
 
-/// Neighbours apart, each stream as often as others. Source: Knuth, TAOCP 3, section 6.4, multiplicative hashing.
-fn scattered(n: u32) -> u32 {
-    n.wrapping_mul(2_654_435_761)
+/// Raises the rate to the knee, and prints each step as it ends.
+async fn ramp(output: Output, generator: &Generator, args: &BenchArgs) -> anyhow::Result<Answer> {
+    let mut ramp = Ramp::new(args.rate.map_or(FIRST_RATE, f64::from));
+    let mut steps = Vec::new();
+    let mut rate = ramp.first();
+    loop {
+        let (seen, took) = generator.run(Some(rate), args.step).await?;
+        let step = Report::new(args, Some(rate), &seen, took);
+        if output == Output::Table {
+            output::text(&step.line())?;
+        }
+        let next = ramp.next(&Step {
+            rate,
+            per_second: step.per_second,
+            p99_ms: step.p99_ms,
+            failed: step.failed(),
+        });
+        steps.push(step);
+        match next {
+            Some(next) => rate = next,
+            None => break,
+        }
+    }
+    let knee = steps
+        .iter()
+        .filter(|step| ramp.knee() == step.offered)
+        .max_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    if output == Output::Table {
+        let text = match knee {
+            Some(knee) => format!(
+                "knee: {:.0}/s, p99 {:.2} ms (above it: p99 over {P99_MS} ms, over 0.1 % failed, or behind the rate)",
+                knee.offered.unwrap_or_default(),
+                knee.p99_ms
+            ),
+            None => "knee: below the first rate; begin lower with --rate".to_owned(),
+        };
+        output::text(&text)?;
+    } else {
+        output.print(&serde_json::json!({"steps": steps, "knee": knee}))?;
+    }
+    Ok(if knee.is_some() { Answer::Done } else { Answer::No })
 }
 
 async fn prepare(client: &Client, mix: &Mix, args: &BenchArgs) -> anyhow::Result<()> {
@@ -200,25 +196,51 @@ async fn send(
     Ok(answer.status.as_u16())
 }
 
-fn report(output: Output, args: &BenchArgs, seen: &Seen, took: Duration) -> anyhow::Result<Answer> {
-    let ms = |quantile: f64| {
-        let us = seen.latency.value_at_quantile(quantile);
-        u32::try_from(us).map_or(f64::INFINITY, |us| f64::from(us) / 1_000.0)
-    };
-    let requests: u64 = seen.statuses.values().sum();
-    let report = Report {
-        clients: args.clients,
-        seconds: took.as_secs_f64(),
-        requests,
-        per_second: per_second(requests, took),
-        p50_ms: ms(0.5),
-        p90_ms: ms(0.9),
-        p95_ms: ms(0.95),
-        p99_ms: ms(0.99),
-        max_ms: ms(1.0),
-        statuses: seen.statuses.clone(),
-        broken: seen.broken,
-    };
+impl Report {
+    fn new(args: &BenchArgs, offered: Option<f64>, seen: &Seen, took: Duration) -> Self {
+        let ms = |quantile: f64| {
+            let us = seen.latency.value_at_quantile(quantile);
+            u32::try_from(us).map_or(f64::INFINITY, |us| f64::from(us) / 1_000.0)
+        };
+        let requests: u64 = seen.statuses.values().sum();
+        Self {
+            clients: args.clients,
+            offered,
+            seconds: took.as_secs_f64(),
+            requests,
+            per_second: per_second(requests, took),
+            p50_ms: ms(0.5),
+            p90_ms: ms(0.9),
+            p95_ms: ms(0.95),
+            p99_ms: ms(0.99),
+            max_ms: ms(1.0),
+            statuses: seen.statuses.clone(),
+            broken: seen.broken,
+        }
+    }
+
+    /// The share of requests that the server failed: refused for now, erred, or left without an answer.
+    fn failed(&self) -> f64 {
+        let erred = self.statuses.iter().filter(|(status, _)| **status >= 500);
+        let erred: u64 = erred.map(|(_, count)| count).sum();
+        let share = per_second(erred + self.broken, Duration::from_secs(1));
+        share / per_second(self.requests + self.broken, Duration::from_secs(1)).max(1.0)
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{:>8.0}/s due: {:>8.0}/s answered  p50 {:>8.2}  p95 {:>8.2}  p99 {:>8.2} ms  failed {:.2} %",
+            self.offered.unwrap_or_default(),
+            self.per_second,
+            self.p50_ms,
+            self.p95_ms,
+            self.p99_ms,
+            self.failed() * 100.0
+        )
+    }
+}
+
+fn report(output: Output, report: &Report) -> anyhow::Result<Answer> {
     if output == Output::Table {
         output::text(&format!(
             "{} requests in {:.1} s, {:.0}/s, {} clients\nlatency ms: p50 {:.2}  p90 {:.2}  p95 {:.2}  p99 {:.2}  max {:.2}\nstatus: {:?}, without answer: {}",
@@ -235,8 +257,8 @@ fn report(output: Output, args: &BenchArgs, seen: &Seen, took: Duration) -> anyh
             report.broken
         ))?;
     } else {
-        output.print(&report)?;
+        output.print(report)?;
     }
-    let good = seen.broken == 0 && seen.statuses.keys().all(|status| *status < 500);
+    let good = report.broken == 0 && report.statuses.keys().all(|status| *status < 500);
     Ok(if good { Answer::Done } else { Answer::No })
 }

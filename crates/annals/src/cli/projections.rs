@@ -1,20 +1,19 @@
-//! `projections list|check|status`.
+//! `projections list|check|status`; what is done to builds is in [`super::builds`].
 
 use annals_projection::{Projections, check, status};
 use annals_store::cluster::Cluster;
 use annals_store::migrate;
-use annals_store::notify::{Limits, Notifier};
 use annals_store::roles::DatabaseRole;
 use serde::Serialize;
 
 use crate::app::App;
 use crate::cli::args::{Common, Projections as What};
+use crate::cli::builds;
 use crate::cli::output::{self, Output};
+use crate::cli::refold::Desk;
 use crate::config::{ConfigError, Secret, Settings};
 use crate::exit::Answer;
 use crate::node::databases::Databases;
-use crate::node::tasks::Tasks;
-use crate::node::{DevShape, Shape, log};
 
 pub(crate) async fn run(
     app: &App,
@@ -27,6 +26,7 @@ pub(crate) async fn run(
         What::List => list(app, settings, output),
         What::Check { name } => checked(app, settings, common, name.as_deref(), output).await,
         What::Status => show_status(app, settings, output).await,
+        other => builds::run(app, settings, common, other, output).await,
     }
 }
 
@@ -136,29 +136,9 @@ fn print_report(report: &check::Report) -> anyhow::Result<()> {
 }
 
 async fn show_status(app: &App, settings: &Settings, output: Output) -> anyhow::Result<Answer> {
-    let databases = Databases::new(settings.database.clone(), false);
-    let role = DatabaseRole::Query;
-    let pool = databases.pool(role, "status", 2, None).await?;
-    let mut tasks = Tasks::default();
-    let (notifier, _) = Notifier::new(&databases.settings(role, "notifier", 1)?, Limits::default())?;
-    let shape = Shape {
-        dev: Some(DevShape {
-            data_dir: "".into(),
-            node: String::new(),
-        }),
-    };
-    let open = log::open(
-        &app.catalog()?,
-        settings,
-        &databases,
-        role,
-        &notifier,
-        &shape,
-        &mut tasks,
-    )
-    .await?;
+    let desk = Desk::open(app, settings, DatabaseRole::Query).await?;
     let now_ms = crate::ambient::system().now_ms();
-    let builds = status::status(&pool, open.log.as_ref(), now_ms).await?;
+    let builds = status::status(&desk.pool, desk.log.log.as_ref(), now_ms).await?;
     if output != Output::Table {
         output.print_all(&builds)?;
         return Ok(Answer::Done);
@@ -175,11 +155,31 @@ async fn show_status(app: &App, settings: &Settings, output: Output) -> anyhow::
             build.lag_records.to_string(),
             build.lag_ms.to_string(),
             build.parked_streams.to_string(),
+            progress(build),
         ]
     });
     output::table(
-        &["projection", "build", "state", "behind", "behind ms", "parked"],
+        &[
+            "projection",
+            "build",
+            "state",
+            "behind",
+            "behind ms",
+            "parked",
+            "",
+        ],
         rows,
     )?;
     Ok(Answer::Done)
+}
+
+/// Rate and time left of a build that is being built; until when a former one is fed; why one failed.
+fn progress(build: &status::BuildStatus) -> String {
+    match (build.records_per_s, build.left_s, build.fed_until, &build.error) {
+        (Some(rate), Some(left), ..) if build.lag_records > 0 => format!("{rate}/s, {left} s left"),
+        (Some(rate), ..) => format!("{rate}/s"),
+        (_, _, Some(until), _) => format!("until {}", until.format("%Y-%m-%dT%H:%M:%SZ")),
+        (.., Some(error)) => error.clone(),
+        _ => String::new(),
+    }
 }

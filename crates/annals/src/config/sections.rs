@@ -61,6 +61,8 @@ section! {
         brokers: Option<String> = None,
         /// Kafka: the topic.
         topic: String = "{app}.log".to_owned(),
+        /// Kafka: how many appends of a shard may be under way at once.
+        appends_in_flight: usize = 4,
         /// Kafka: encrypt the connections.
         tls: bool = false,
         /// Kafka: the authorities to trust (PEM); unset: the system's.
@@ -95,6 +97,8 @@ section! {
         tail_bytes: Bytes = Bytes::mib(64),
         /// Bytes of streams in memory.
         cache_bytes: Bytes = Bytes::mib(256),
+        /// How long the log may owe a shard an answer; beyond it new commands get 503 `log-unavailable`.
+        stall_ms: u64 = 5_000,
         /// After this a command's outcome is not known (504).
         deadline_ms: u64 = 5_000,
         /// Records of a stream between two snapshots.
@@ -127,14 +131,20 @@ section! {
         batch_events: usize = 2_000,
         /// At most about so many bytes of records read ahead for one projection.
         batch_bytes: Bytes = Bytes::mib(4),
+        /// The same as `batch_events` for a build that is being built beside the live one.
+        rebuild_events: usize = 10_000,
+        /// The same as `batch_bytes` for such a build.
+        rebuild_bytes: Bytes = Bytes::mib(16),
         /// From one transaction's begin to the next one's, unless a batch is full before.
         batch_ms: u64 = 50,
         /// Connections.
         pool: u32 = 4,
         /// The server ends a statement that takes longer.
         statement_timeout_ms: u64 = 30_000,
-        /// How long a build is fed on after another one was switched to.
+        /// How long a build is fed on after another one was switched to, in seconds.
         grace_s: u64 = 3_600,
+        /// A node that queries or projects is not ready (`/readyz`) while a live build is further behind, in ms.
+        ready_lag_ms: u64 = 60_000,
     }
 }
 
@@ -181,12 +191,22 @@ section! {
     pub struct Query in "query" {
         /// The largest page.
         limit_max: u32 = 500,
-        /// Connections.
+        /// Connections for queries; two more are the node's own.
         pool: u32 = 16,
         /// The server ends a statement that takes longer.
         statement_timeout_ms: u64 = 2_000,
         /// Answers kept in memory.
         cache_bytes: Bytes = Bytes::mib(64),
+        /// How many live changes (`Accept: text/event-stream`) this node serves at once; beyond it 503 `overloaded`.
+        live_connections: usize = 1_024,
+        /// How many of these may be one caller's; beyond it 429 `quota-exceeded`.
+        live_per_caller: usize = 32,
+        /// How many rows one of them may follow.
+        live_rows: u32 = 1_000,
+        /// Changes remembered for those who read slowly or come back, beside the newest ones.
+        live_bytes: Bytes = Bytes::mib(64),
+        /// How often a stream of live changes in which nothing happens says that it is there.
+        live_heartbeat_ms: u64 = 15_000,
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use annals_domain::Ambient;
 use annals_http::operations::{Admin, AdminError, ProjectionAction};
 use annals_log::Log;
-use annals_projection::status;
+use annals_projection::lifecycle::{self, Direction, LifecycleError};
+use annals_projection::{BuildError, Name, Projections, status};
 use annals_store::roles::DatabaseRole;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -21,6 +24,16 @@ pub(crate) struct NodeAdmin {
     ambient: Ambient,
     /// As the database role of processes; only where they run.
     processes: Option<PgPool>,
+    /// Only where projections are filled.
+    builds: Option<Builds>,
+}
+
+/// What is needed to ask for something to be done to a build.
+struct Builds {
+    /// As the database role of projectors.
+    pool: PgPool,
+    folder: Projections,
+    grace: Duration,
 }
 
 impl NodeAdmin {
@@ -38,12 +51,53 @@ impl NodeAdmin {
             ),
             false => None,
         };
+        let builds = match parts.has(Role::Projector) {
+            true => Some(Builds {
+                pool: parts
+                    .databases
+                    .pool(DatabaseRole::Projector, "admin", 2, None)
+                    .await?,
+                folder: parts.projections.clone(),
+                grace: Duration::from_secs(parts.settings.projection.grace_s),
+            }),
+            false => None,
+        };
         Ok(Self {
+            builds,
             processes,
             pool: parts.databases.pool(role, "admin", 2, None).await?,
             log: Arc::clone(&parts.log.log),
             ambient: parts.ambient.clone(),
         })
+    }
+}
+
+impl Builds {
+    /// Asks for a build or a resume, which the projectors bring about; a switch is done when this returns.
+    async fn act(&self, name: &str, action: ProjectionAction) -> Result<(), LifecycleError> {
+        let unknown = || LifecycleError::NotFound(format!("projection `{name}`"));
+        let name_of = Name::parse(name).ok_or_else(unknown)?;
+        let (pool, grace) = (&self.pool, self.grace);
+        match action {
+            ProjectionAction::Rebuild => {
+                let manifest = self.folder.get(name).ok_or_else(unknown)?;
+                lifecycle::ask_rebuild(pool, manifest).await.map(drop)
+            }
+            ProjectionAction::Switch => lifecycle::switch(pool, &name_of, Direction::Forward, grace)
+                .await
+                .map(drop),
+            ProjectionAction::Rollback => lifecycle::switch(pool, &name_of, Direction::Back, grace)
+                .await
+                .map(drop),
+            ProjectionAction::Resume => lifecycle::ask_resume(pool, &name_of, None, None).await.map(drop),
+        }
+    }
+}
+
+fn other_node(role: &str) -> AdminError {
+    AdminError::Refused {
+        code: "other_node".to_owned(),
+        text: format!("this node has not the role `{role}`: ask one that has"),
     }
 }
 
@@ -68,15 +122,24 @@ impl Admin for NodeAdmin {
 
     fn act<'a>(&'a self, name: &'a str, action: ProjectionAction) -> BoxFuture<'a, Result<(), AdminError>> {
         Box::pin(async move {
-            let all = self.projections().await?;
-            if !all.iter().any(|build| build["name"] == name) {
-                return Err(AdminError::NotFound);
+            let Some(builds) = &self.builds else {
+                return Err(other_node("projector"));
+            };
+            match builds.act(name, action).await {
+                Ok(()) => Ok(()),
+                Err(LifecycleError::NotFound(_)) => Err(AdminError::NotFound),
+                Err(LifecycleError::Refused(refusal)) => Err(AdminError::Refused {
+                    code: refusal.code.to_owned(),
+                    text: refusal.text,
+                }),
+                Err(LifecycleError::Build(error @ BuildError::OtherFiles { .. })) => {
+                    Err(AdminError::Refused {
+                        code: "other_files".to_owned(),
+                        text: error.to_string(),
+                    })
+                }
+                Err(error) => Err(failed(error)),
             }
-            let text = format!("{action:?} of `{name}` is not offered by this release");
-            Err(AdminError::Refused {
-                code: "not_offered".to_owned(),
-                text,
-            })
         })
     }
 
@@ -98,11 +161,7 @@ impl Admin for NodeAdmin {
     fn resume<'a>(&'a self, name: &'a str, instance: &'a str) -> BoxFuture<'a, Result<(), AdminError>> {
         Box::pin(async move {
             let Some(pool) = &self.processes else {
-                let text = "this node has not the role `process`: ask one that has".to_owned();
-                return Err(AdminError::Refused {
-                    code: "other_node".to_owned(),
-                    text,
-                });
+                return Err(other_node("process"));
             };
             match annals_process::Admin::new(pool.clone())
                 .resume(name, instance)

@@ -31,8 +31,9 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Ar
     let (app, shards) = (parts.catalog.app().clone(), parts.log.shards);
     let journal = PgStreamStore::new(pool.clone(), app, shards, head);
     Ok(Arc::new(Audit::new(
-        pool,
+        pool.clone(),
         journal,
+        parts.leases(pool),
         parts.catalog.clone(),
         shards,
         parts.log.generation,

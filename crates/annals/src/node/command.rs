@@ -7,7 +7,7 @@ use annals_auth::CommandSealer;
 use annals_command::engine::Claimant;
 use annals_command::{ClockProbe, Commands, EngineSettings, Ownership};
 use annals_log::writer::WriterSettings;
-use annals_log::{JournalHead, LogKind, PgStreamStore, StreamStore};
+use annals_log::{Checkpoint, JournalHead, LogKind, PgStreamStore, StreamStore};
 use annals_store::clock::clock_offset;
 use annals_store::lease;
 use annals_store::notify::Listener;
@@ -24,6 +24,8 @@ use crate::node::{Parts, indexing};
 const CLOCK_LIMIT: Duration = Duration::from_secs(5);
 /// How often the engine learns how far the journal goes, so that it can let go of its tail.
 const JOURNAL_EVERY: Duration = Duration::from_secs(1);
+/// How often the chains of all readers' checkpoints are compared with the owners' own (L4).
+const READERS_EVERY: Duration = Duration::from_secs(2);
 
 /// What the edge needs of it.
 pub(crate) struct CommandPart {
@@ -89,6 +91,11 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Co
         "journal",
         follow_journal(store, commands.clone(), stop.clone()),
     );
+    tasks.spawn(
+        Phase::Work,
+        "readers",
+        compare_readers(pool, commands.clone(), stop.clone()),
+    );
     // Leases go back when the engine has nothing to do any more.
     tasks.spawn(Phase::Engine, "ownership", ownership.run(engine_stop));
     Ok(CommandPart { commands, sealer })
@@ -106,6 +113,7 @@ fn engine_settings(settings: &Settings, kind: LogKind) -> Result<EngineSettings,
         mailbox: command.mailbox,
         inflight_bytes: command.inflight_bytes.usize(),
         tail_bytes: command.tail_bytes.usize(),
+        stall_ms: command.stall_ms,
         cache_bytes: command.cache_bytes.usize(),
         snapshot_every: command.snapshot_every,
         key_lifetime_s: command.key_lifetime_s,
@@ -113,10 +121,13 @@ fn engine_settings(settings: &Settings, kind: LogKind) -> Result<EngineSettings,
         refusals_per_minute: command.refusals_per_minute,
         refusal_burst: command.refusal_burst,
         record_bytes: log.record_bytes.usize(),
-        writer: WriterSettings {
-            // Kafka's journal is filled behind the log; until it has a record, only the writer does.
-            keep_tail: kind == LogKind::Kafka,
-            ..WriterSettings::default()
+        // Kafka's journal is filled behind the log; until it has a record, only the writer does.
+        writer: match kind {
+            LogKind::Kafka => WriterSettings {
+                appends_in_flight: log.appends_in_flight,
+                ..WriterSettings::KAFKA
+            },
+            LogKind::Postgres | LogKind::Memory => WriterSettings::POSTGRES,
         },
         ..EngineSettings::default()
     };
@@ -133,6 +144,26 @@ fn clock_probe(parts: &Parts, pool: PgPool) -> ClockProbe {
             Ok(!clock_offset(&pool, &clock).await?.exceeds(CLOCK_LIMIT))
         })
     })
+}
+
+/// Shows the owner of each shard where every reader stands: the two must have folded the same history.
+async fn compare_readers(pool: PgPool, commands: Commands, stop: CancellationToken) {
+    let mut round = tokio::time::interval(READERS_EVERY);
+    round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = round.tick() => {}
+        }
+        match Checkpoint::load_readers(&pool).await {
+            Ok(readers) => {
+                for (reader, shard, checkpoint) in readers {
+                    commands.compare(shard, reader, checkpoint.head).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the readers' checkpoints cannot be read"),
+        }
+    }
 }
 
 /// Tells the engine how far the journal goes, for the shards that are decided here.

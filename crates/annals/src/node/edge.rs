@@ -3,15 +3,13 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_audit::Audit;
 use annals_auth::token::{self, KeySource, SigningAlgorithm};
 use annals_auth::{Policies, PolicyTable, SecurityLog, Surface, TokenVerifier};
 use annals_client::Peers;
-use annals_command::{Commands, Place};
-use annals_http::operations::{self, Operations, Readiness};
+use annals_http::operations::{self, Operations};
 use annals_http::ports::PeerError;
 use annals_http::{Edge, Engine, Listener, Node, serve, settings::TlsFiles};
 use annals_log::metrics::Invariant;
@@ -27,6 +25,7 @@ use crate::config::{ConfigError, Settings};
 use crate::node::Parts;
 use crate::node::admin::NodeAdmin;
 use crate::node::command::CommandPart;
+use crate::node::readiness::Ready;
 use crate::node::tasks::{Phase, Tasks};
 use crate::telemetry;
 
@@ -56,48 +55,6 @@ pub(crate) struct Started {
     pub(crate) ready: Ready,
 }
 
-/// Whether the node can serve. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Ready {
-    commands: Option<Commands>,
-    draining: Arc<AtomicBool>,
-}
-
-impl Ready {
-    fn now(&self) -> Readiness {
-        let mut reasons = Vec::new();
-        if self.draining.load(Ordering::Relaxed) {
-            reasons.push("shutting down".to_owned());
-        }
-        let places = self.commands.as_ref().map(Commands::places).unwrap_or_default();
-        for (shard, place) in places {
-            match place {
-                Place::Here { owner: true } | Place::At(_) => {}
-                Place::Here { owner: false } | Place::Nowhere => {
-                    reasons.push(format!("shard {shard} has no owner yet"));
-                }
-                Place::Halted => reasons.push(format!("shard {shard} is halted")),
-            }
-        }
-        match reasons.is_empty() {
-            true => Readiness::Ready,
-            false => Readiness::NotReady(reasons),
-        }
-    }
-
-    /// Waits until it can.
-    pub(crate) async fn wait(&self) {
-        while self.now() != Readiness::Ready {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// From now on it cannot: a load balancer takes it out.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Puts the edge together and opens the listeners.
 pub(crate) async fn start(
     parts: &Parts,
@@ -111,10 +68,8 @@ pub(crate) async fn start(
         .refresh()
         .await
         .context("the issuer's keys cannot be read")?;
-    let ready = Ready {
-        commands: served.commands.as_ref().map(|part| part.commands.clone()),
-        draining: Arc::default(),
-    };
+    let commands = served.commands.as_ref().map(|part| part.commands.clone());
+    let ready = Ready::start(parts, commands, tasks).await?;
     let engine = served.commands.map(|part| Engine {
         commands: Arc::new(part.commands),
         sealer: part.sealer,
@@ -255,6 +210,7 @@ fn http_settings(settings: &Settings) -> Result<annals_http::Settings, ConfigErr
         connections: http.connections,
         cors_origins: http.cors_origins.clone(),
         tls,
+        live_heartbeat_ms: settings.query.live_heartbeat_ms,
         access_log: settings.telemetry.access_log,
         ..annals_http::Settings::default()
     };

@@ -20,6 +20,8 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<()
     let runner = RunnerSettings {
         batch_events: settings.batch_events,
         batch_bytes: settings.batch_bytes.usize(),
+        rebuild_events: settings.rebuild_events,
+        rebuild_bytes: settings.rebuild_bytes.usize(),
         batch_interval: Duration::from_millis(settings.batch_ms),
         limits,
         ..RunnerSettings::default()
