@@ -208,6 +208,16 @@ impl ShardWriter {
         }
     }
 
+    /// Is owner no more by its own will, since another is to be; only with nothing open. Returns whether it was.
+    pub fn resign(&mut self) -> bool {
+        let quiet = self.pending.is_empty() && self.in_flight.is_empty();
+        let resigns = quiet && self.state == State::Owner { repair: None };
+        if resigns {
+            self.state = State::Idle;
+        }
+        resigns
+    }
+
     /// Chains a decided command behind everything pending. [`Self::flush`] hands it to the log.
     ///
     /// `None` if this writer is not owner: nothing happened.
