@@ -49,10 +49,17 @@ pub fn uuid() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// 32 bytes that nobody else knows: a key.
+/// 32 bytes that nobody else knows: a key. Files of keys may end with a line's end, so this one does not look like that.
 #[must_use]
 pub fn key() -> Vec<u8> {
-    [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()]
-        .map(uuid::Uuid::into_bytes)
-        .concat()
+    loop {
+        let key = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()]
+            .map(uuid::Uuid::into_bytes)
+            .concat();
+        if !key.first().is_some_and(u8::is_ascii_whitespace)
+            && !key.last().is_some_and(u8::is_ascii_whitespace)
+        {
+            return key;
+        }
+    }
 }

@@ -249,7 +249,7 @@ impl Engine {
             Input::Fetched { fetch, shard, result } => {
                 self.with(shard, now_ms, |engine, cx| engine.fetched(fetch, result, cx));
             }
-            Input::Clock(ok) => self.clock_ok = ok,
+            Input::Clock(ok) => self.clock(now_ms, ok),
             Input::Tick => self.tick(now_ms),
         }
     }
@@ -300,6 +300,18 @@ impl Engine {
             out: &mut self.out,
         };
         Some(run(engine, &mut shared))
+    }
+
+    /// A claim that was not made for the clock's sake is made when the clock is right.
+    fn clock(&mut self, now_ms: i64, ok: bool) {
+        let again = ok && !self.clock_ok;
+        self.clock_ok = ok;
+        if again {
+            let shards: Vec<Shard> = self.shards.keys().copied().collect();
+            for shard in shards {
+                self.with(shard, now_ms, |engine, cx| engine.claim_if_ours(cx));
+            }
+        }
     }
 
     fn tick(&mut self, now_ms: i64) {

@@ -95,7 +95,8 @@ impl Machine {
             }
             Effect::Snapshot(snapshot) => now(self.store.save_snapshots(vec![snapshot])).unwrap(),
             Effect::DropSnapshots(category) => self.dropped.push(category),
-            Effect::AskLease(_) | Effect::Owner { .. } | Effect::Halted { .. } => {}
+            Effect::Bounds(shard) => return Some(Input::Bounds(shard, now(self.log.bounds(shard)).ok())),
+            Effect::AskLease(_) | Effect::Owner { .. } | Effect::Stalled { .. } | Effect::Halted { .. } => {}
         }
         None
     }

@@ -109,9 +109,9 @@ impl World {
         Ok(())
     }
 
-    /// Nothing that a log does by itself is worth a halt.
+    /// Nothing that a log does by itself is worth a halt; a close is, and a log that was tampered with.
     pub(super) fn may_halt(&self, what: &str, why: &str) -> Check {
-        if self.cut.is_some() {
+        if self.cut.is_some() || self.truth.head().closed {
             return Ok(());
         }
         Violation::of("halts", format!("{what} halts: {why}"))

@@ -53,6 +53,8 @@ pub(crate) struct Handed {
     pub(crate) node: usize,
     /// The log's time as that node had folded it when it got the command.
     pub(crate) time_ms: i64,
+    /// When it got it, by the world's clock.
+    pub(crate) since_ms: i64,
     pub(crate) answered: bool,
 }
 
@@ -110,12 +112,13 @@ impl History {
     }
 
     /// A node gets an attempt.
-    pub(crate) fn hand(&mut self, attempt: usize, node: usize, time_ms: i64) -> u64 {
+    pub(crate) fn hand(&mut self, attempt: usize, node: usize, now_ms: i64) -> u64 {
         self.next_token += 1;
         let handed = Handed {
             attempt,
             node,
-            time_ms,
+            time_ms: i64::MIN / 2,
+            since_ms: now_ms,
             answered: false,
         };
         self.handed.insert(self.next_token, handed);
@@ -223,6 +226,7 @@ impl History {
                 }
                 Ok(Next::Settled)
             }
+            SendError::ShardHalted if truth.head().closed => Ok(Next::Settled),
             SendError::ShardHalted | SendError::Forbidden => Violation::of(
                 "replies",
                 format!("attempt {} got {error:?} without a cause", handed.attempt),

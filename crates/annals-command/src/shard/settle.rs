@@ -29,6 +29,9 @@ impl ShardEngine {
                 Output::NeverHappened(record) => redo.extend(self.never_happened(&record, cx)),
                 Output::OtherAccepted { offset, record } => self.other_accepted(&record, offset, cx),
                 Output::Owner => {
+                    if let Some(writer) = &self.writer {
+                        tracing::info!(shard = %self.shard, epoch = %writer.head().epoch, "owner");
+                    }
                     metrics::owner(self.shard, true);
                     cx.out.push(Effect::Owner {
                         shard: self.shard,
