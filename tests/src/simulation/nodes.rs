@@ -381,8 +381,6 @@ impl World {
                 self.counts.halts += 1;
                 self.may_halt(&format!("node {n}"), &reason)
             }
-            // The watch beside the engine settles nothing; a bound that is not known is not asked for again.
-            Effect::Bounds(_) | Effect::Stalled { .. } => Ok(()),
         }
     }
 
