@@ -108,7 +108,7 @@ async fn a_copy_holds_what_counted_byte_for_byte_but_for_the_close() {
         let copied = copy::shard(of(&*source), &*target, None, &settings(), |n| heard += n)
             .await
             .unwrap();
-        assert_eq!(heard, source.placed(SHARD).len() as u64);
+        assert_eq!(heard, u64::try_from(source.placed(SHARD).len()).unwrap());
         assert_eq!((copied.head.accepted, copied.head.chain), (61, before.chain));
         assert_eq!(copied.resent, 0);
         assert_eq!(copied.ghosts + 61 + 1, heard, "all the others");
@@ -251,7 +251,7 @@ async fn until_leaves_records_behind_and_lists_every_one() {
     let mut writer = Chained::example().at(*source.fold(SHARD).head());
     let mut elsewhere = writer.head();
     elsewhere.chain = Chained::example().genesis();
-    let halting = source.placed(SHARD).len() as u64;
+    let halting = u64::try_from(source.placed(SHARD).len()).unwrap();
     put(&*source, writer.head(), writer.clone().at(elsewhere).claim()).await;
     put(&*source, writer.head(), writer.commit("order-3", 1, 1)).await;
     let error = copy::close(of(&*source), &settings(), draft).await.unwrap_err();
@@ -283,7 +283,8 @@ async fn until_leaves_records_behind_and_lists_every_one() {
         (last.stream.as_deref(), last.kind),
         (Some("order-3"), Some(Kind::Commit))
     );
-    let lost = was.iter().filter(|was| **was == BehindAs::Accepted).count() as u64;
+    let lost = was.iter().filter(|was| **was == BehindAs::Accepted).count();
+    let lost = u64::try_from(lost).unwrap();
     assert_eq!(copied.head.accepted, 61 - lost);
     copy::prove(of(&*target), &copied.head, &[], &settings())
         .await
