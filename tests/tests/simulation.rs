@@ -16,7 +16,7 @@ const SEEDS: u64 = 10_000;
 
 /// Seeds that broke an invariant once, with what was wrong then. A change of the simulation itself gives a seed another
 /// run, so each bug has a test of its own beside the code as well.
-const FAILED_ONCE: [(u64, &str); 11] = [
+const FAILED_ONCE: [(u64, &str); 13] = [
     (
         19,
         "a snapshot ahead of a lagging journal was taken for a wrong one",
@@ -45,6 +45,14 @@ const FAILED_ONCE: [(u64, &str); 11] = [
         "whoever waited for the next claim did not see that the log was replaced",
     ),
     (4_481, "the same, where unchained ghosts are the alarm"),
+    (
+        2_548,
+        "the oracle let a client wait for ever at a node that only another node's claim could free",
+    ),
+    (
+        8_423,
+        "a key's record came into the tail while the journal was asked for it: 500",
+    ),
     (5_750, "the same, where the log had been too short and came back"),
 ];
 

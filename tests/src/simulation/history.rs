@@ -125,6 +125,17 @@ impl History {
         self.next_token
     }
 
+    /// Clients give up what they sent before this; the commands go on.
+    pub(crate) fn time_out(&mut self, before_ms: i64) {
+        for handed in self
+            .handed
+            .values()
+            .filter(|handed| !handed.answered && handed.since_ms < before_ms)
+        {
+            self.orders[self.attempts[handed.attempt].order].stop_waiting(handed.attempt);
+        }
+    }
+
     /// A node is gone: nobody hears from it any more.
     pub(crate) fn lost(&mut self, node: usize) {
         for handed in self.handed.values_mut().filter(|handed| handed.node == node) {
