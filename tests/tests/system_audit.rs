@@ -219,8 +219,10 @@ async fn auditors_see_shards_and_everyone_else_sees_nothing_of_it() {
     let owner = shards[0]["owner"].as_str().expect("an owner");
     assert!(shards.iter().all(|shard| shard["owner"] == owner), "{shards:?}");
     assert!(
-        shards.iter().all(|shard| shard["time"].is_null()
-            || shard["time"].as_str().is_some_and(|time| time.ends_with('Z'))),
+        shards
+            .iter()
+            .all(|shard| shard["time"].is_null()
+                || shard["time"].as_str().is_some_and(|time| time.ends_with('Z'))),
         "{shards:?}"
     );
     for role in ["clerk", "warehouse", "finance", "operator", "customer"] {

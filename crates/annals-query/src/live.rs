@@ -34,7 +34,6 @@ mod hub;
 pub use event::{Event, EventId, EventIdError, Kind};
 pub use hub::{End, Next, Subscription};
 
-
 pub(crate) use feed::Row;
 pub(crate) use hub::{Hub, Listing, Shared};
 

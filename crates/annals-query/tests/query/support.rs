@@ -159,7 +159,9 @@ impl World {
         let (ambient, _) = Ambient::fixed(NOW_MS, 1);
         let key = CursorKey::new(&[7; 32]).unwrap();
         let queries = Arc::new(Queries::new(pool, resources, freshness, key, ambient, limits));
-        let listener = Listener::connect(&limits.pool(self.database.url()), &[CHANNEL]).await.unwrap();
+        let listener = Listener::connect(&limits.pool(self.database.url()), &[CHANNEL])
+            .await
+            .unwrap();
         let kept = Arc::clone(&queries);
         let task = tokio::spawn(async move { kept.run(listener).await });
         Node { queries, task }
