@@ -48,10 +48,18 @@ pub fn uuid() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// 32 bytes that nobody else knows: a key.
+/// 32 bytes that nobody else knows: a key. None is white space, which does not count around a key in a file.
 #[must_use]
 pub fn key() -> Vec<u8> {
-    [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()]
-        .map(uuid::Uuid::into_bytes)
-        .concat()
+    let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(uuid::Uuid::into_bytes);
+    let bytes = random.concat().into_iter();
+    bytes
+        .map(|byte| {
+            if byte.is_ascii_whitespace() || byte == 0x0b {
+                b'x'
+            } else {
+                byte
+            }
+        })
+        .collect()
 }
