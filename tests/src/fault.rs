@@ -74,6 +74,19 @@ pub struct Options {
     /// Kafka: `host:port`, several with commas.
     #[arg(long)]
     pub brokers: Option<String>,
+    /// Until when commands must be answered, ms.
+    #[arg(long, default_value_t = 2_000)]
+    pub deadline_ms: u64,
+    /// Keep what the nodes wrote even if nothing was wrong.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+impl Default for Options {
+    /// Three command nodes on Postgres, two minutes.
+    fn default() -> Self {
+        <Self as clap::Parser>::parse_from(["fault"])
+    }
 }
 
 impl Options {
@@ -90,7 +103,9 @@ impl Options {
         }
     }
 
-    fn lease(&self) -> Duration {
+    /// How long leases last.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
     }
 }
@@ -104,7 +119,7 @@ pub async fn run(options: &Options) -> Result<Report, String> {
     let seed = options.settle_seed();
     let (mut ground, kinds, skipped) = Ground::prepare(&options, options.kinds()).await?;
     let mut findings = Findings::default();
-    let clients = Clients::new(ground.shared.commands.clone(), ground.token.clone(), 16);
+    let clients = Clients::of(&ground, &options);
     let streams = ground.register().await?;
     let mut load = start_load(&clients, &streams, seed);
     let outages = break_it(
@@ -138,7 +153,7 @@ pub async fn run(options: &Options) -> Result<Report, String> {
     ground
         .compare_read_model(&checked, &contents.ends, &mut findings)
         .await;
-    ground.end(&mut findings).await;
+    ground.end(&mut findings, options.keep).await;
     let report = Report {
         options,
         skipped,
@@ -151,12 +166,17 @@ pub async fn run(options: &Options) -> Result<Report, String> {
             violations: findings.violations,
             ..checked
         },
-        logs: ground.logs_if_broken(),
+        logs: ground.logs_kept(),
     };
     Ok(report)
 }
 
-fn shard_count() -> ShardCount {
+/// As [`SHARDS`] has it.
+///
+/// # Panics
+/// Never: it is a count.
+#[must_use]
+pub fn shard_count() -> ShardCount {
     ShardCount::try_from(SHARDS).expect("a shard count")
 }
 
@@ -167,7 +187,8 @@ fn conduct(what: String) -> Violation {
     }
 }
 
-fn start_load(clients: &Arc<Clients>, streams: &BTreeMap<u32, Vec<String>>, seed: u64) -> JoinSet<()> {
+/// Starts the clients of every shard.
+pub fn start_load(clients: &Arc<Clients>, streams: &BTreeMap<u32, Vec<String>>, seed: u64) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for (shard, streams) in streams {
         for client in 0..CLIENTS {

@@ -266,6 +266,12 @@ impl Server {
         Api::new(&self.ops, roles.map(|roles| self.home.token(roles, "tester")))
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// All that it wrote so far, to standard output and to standard error.
     #[must_use]
     pub fn log(&self) -> String {

@@ -9,12 +9,9 @@ use annals_tests::fault::{self, Options};
 async fn nothing_is_lost_or_doubled_whatever_dies() {
     let mut options = Options {
         seconds: 25,
-        seed: None,
         faults: vec![Kind::Kill, Kind::Pause, Kind::Term, Kind::Postgres, Kind::Cut],
-        nodes: 3,
         lease_ms: 1_500,
-        log: "postgres".to_owned(),
-        brokers: None,
+        ..Options::default()
     };
     options.settle_seed();
     let report = fault::run(&options).await.unwrap();

@@ -32,6 +32,24 @@ async fn a_history_shows_commands_events_refusals_and_actors_in_order() {
     refused.rejection("below_reserved");
     let position = refused.json()["position"].as_str().unwrap().to_owned();
     let auditor = server.api("auditor");
+    // Whatever an auditor asks, the answer says how fresh it is.
+    let (shard, offset) = position.split_once(':').unwrap();
+    let (shard, offset): (u32, u64) = (shard.parse().unwrap(), offset.parse().unwrap());
+    for path in [
+        "streams/product-{sku}",
+        "streams/product-{sku}/state",
+        "records?limit=1",
+        "shards",
+    ] {
+        let path = format!("/v1/audit/{}", path.replace("{sku}", &sku));
+        let answer = auditor.get_after(&path, &position).await;
+        answer.is(200);
+        assert!(answer.position_in(shard).unwrap() >= offset, "{path}");
+        assert!(
+            answer.header("annals-lag-ms").unwrap().parse::<u64>().is_ok(),
+            "{path}"
+        );
+    }
     let history = items(
         &auditor
             .get_after(&format!("/v1/audit/streams/product-{sku}"), &position)

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
+use std::time::{Duration, Instant};
+
 use annals_tests::api::shard_of;
 use annals_tests::cluster::Cluster;
+use annals_tests::follow::Follower;
 use annals_tests::shop::order_data;
 use annals_tests::{Api, Shop, unique, uuid};
 use serde_json::json;
@@ -168,5 +171,84 @@ async fn outside_dev_a_login_that_may_do_too_much_is_refused() {
         "says which setting: {}",
         refused.stderr
     );
+    cluster.end().await;
+}
+
+/// Three query nodes, a client that asks them in turn. With its token it always sees its own write; without, it is
+/// told how stale the answer may be.
+#[tokio::test]
+async fn a_client_with_a_token_sees_its_own_write_on_three_query_nodes() {
+    let Some(cluster) = Cluster::prepare("").await else {
+        return;
+    };
+    let writes = cluster.node("command,process,projector");
+    let queries = [(); 3].map(|()| cluster.node("query"));
+    let commands = writes.api("admin");
+    let reads = [0, 1, 2].map(|n: usize| queries[n].api("admin"));
+    let sku = unique("P");
+    let register = json!({"name": "A thing", "price": {"amount": 500, "currency": "USD"}});
+    let path = format!("/v1/products/{sku}");
+    let registered = commands.post(&format!("{path}/register"), &register).await;
+    reads[0]
+        .get_after(&path, registered.is(201).position())
+        .await
+        .is(200);
+    let mut live = Follower::begin(&reads[1], &path, None).await;
+    live.until(|held| held.len() == 1).await;
+    let receive = json!({"quantity": 1, "reference": "delivery"});
+    let (mut stale, mut asked, mut worst) = (0, 0, Duration::ZERO);
+    for number in 1..=60 {
+        let written = commands.post(&format!("{path}/receive"), &receive).await;
+        let position = written.is(200).position().to_owned();
+        let since = Instant::now();
+        // Without the token: at once, and as old as it happens to be; never from the future, and it says its position.
+        let reader = &reads[number % 3];
+        let now = reader.get(&path).await;
+        let shown = now.data()["on_hand"].as_u64().unwrap();
+        assert!(shown <= number as u64);
+        assert!(now.header("annals-lag-ms").unwrap().parse::<u64>().is_ok());
+        let (shard, offset) = position.split_once(':').unwrap();
+        let (shard, offset): (u32, u64) = (shard.parse().unwrap(), offset.parse().unwrap());
+        let folded = now.position_in(shard).unwrap();
+        assert_eq!(
+            shown == number as u64,
+            folded >= offset,
+            "rows and positions are of one moment"
+        );
+        asked += 1;
+        stale += u32::from(folded < offset);
+        // With it: on every node, whichever is asked first.
+        for turn in 0..3 {
+            let reader = &reads[(number + turn) % 3];
+            let list = "/v1/products?name=A%20thing&fields=sku,on_hand";
+            for path in [path.as_str(), list] {
+                let answer = reader.get_after(path, &position).await;
+                assert!(answer.position_in(shard).unwrap() >= offset);
+                let data = answer.data();
+                let row = data.as_array().map_or(&data, |rows| &rows[0]);
+                assert_eq!(row["on_hand"], number, "own write not seen on node {turn}");
+            }
+            if turn == 0 {
+                worst = worst.max(since.elapsed());
+            }
+        }
+    }
+    eprintln!(
+        "without a token {stale} of {asked} answers were stale; with it the own write was seen within {worst:?}"
+    );
+    live.until(|held| held[&sku]["data"]["on_hand"] == 60).await;
+    assert_eq!((live.snapshots, live.repeats), (1, 0));
+    // The node that served it goes; another one goes on behind the last event.
+    let [first, second, third] = queries;
+    second.stop();
+    live.to_the_end().await;
+    commands.post(&format!("{path}/receive"), &receive).await.is(200);
+    let mut live = Follower::begin(&reads[2], &path, Some(&live)).await;
+    live.until(|held| held[&sku]["data"]["on_hand"] == 61).await;
+    assert_eq!((live.snapshots, live.repeats), (1, 0));
+    drop(live);
+    for node in [first, third, writes] {
+        node.stop();
+    }
     cluster.end().await;
 }

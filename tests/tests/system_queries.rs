@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use annals_tests::shop::usd;
-use annals_tests::{Answer, Shared, Shop, unique};
+use annals_tests::{Answer, Home, Shared, Shop, unique};
 use serde_json::{Value, json};
 
 static SERVER: Shared = Shared::new();
@@ -426,4 +426,36 @@ async fn large_answers_are_compressed_for_who_asks_and_heads_have_no_body() {
     assert_eq!(answer.is(200).header("content-encoding"), Some("gzip"));
     let answer = shop.admin.call("HEAD", "/v1/products?limit=30").send().await;
     assert!(answer.is(200).body.is_empty());
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_503_and_what_is_known_is_still_answered() {
+    let Some(home) = Home::with_database() else { return };
+    home.set("ANNALS__QUERY__STATEMENT_TIMEOUT_MS", "400");
+    let server = home.dev();
+    let shop = Shop::of(&server);
+    let sku = shop.product(500, 5).await;
+    shop.product_is(&sku, 5, 0).await;
+    let path = format!("/v1/products/{sku}");
+    let tag = shop.admin.get(&path).await.header("etag").unwrap().to_owned();
+    let pool = home.database().pool().await;
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE products_b1.products IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    // Nothing that needs the table: no statement at all.
+    let call = shop.admin.call("GET", &path).header("if-none-match", &tag);
+    assert_eq!(call.send().await.status, 304);
+    assert_eq!(shop.admin.get(&path).await.data()["on_hand"], 5);
+    let late = shop.admin.get("/v1/products?limit=3").await;
+    let problem = late.problem(503, "overloaded");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("too long"),
+        "{problem}"
+    );
+    assert!(late.header("retry-after").unwrap().parse::<u64>().is_ok());
+    lock.rollback().await.unwrap();
+    shop.admin.get("/v1/products?limit=3").await.is(200);
+    server.stop();
 }

@@ -4,6 +4,7 @@
 //!
 //! *Invariant:* no other crate names the table `audit_record`.
 
+mod fresh;
 mod indexer;
 mod item;
 mod metrics;
@@ -22,6 +23,7 @@ use chrono::{DateTime, SecondsFormat};
 use sqlx::PgPool;
 use tokio::time::Instant;
 
+pub use fresh::Fresh;
 pub use indexer::{AuditIndexer, READER};
 pub use item::{Item, Outcome, Page, RawItem};
 pub use search::{InvalidCursor, RecordKind, Search};

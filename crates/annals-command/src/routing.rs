@@ -84,7 +84,9 @@ impl Routing {
                 ELSEWHERE
             }
         };
-        let change = |now| (now != HALTED && !(now == OWNER && state == CLAIMING)).then_some(state);
+        // An owner by the log whose lease is nobody's decides on until somebody claims: routes stay as they are.
+        let stays = |now| now == HALTED || (now == OWNER && matches!(state, CLAIMING | NOWHERE));
+        let change = |now| (!stays(now)).then_some(state);
         cell.try_update(Ordering::AcqRel, Ordering::Acquire, change).ok();
     }
 

@@ -5,7 +5,7 @@ use annals_log::writer::WriterSettings;
 /// Section `command` of the configuration, and what of `log` concerns the engine.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
-    /// Commands that wait for one engine task; beyond it 503 `overloaded`.
+    /// Commands that are open at one engine task, from their arrival to their answer; beyond it 503 `overloaded`.
     pub mailbox: usize,
     /// Bytes of a shard's records that are decided and not settled; beyond it 503 `overloaded`.
     pub inflight_bytes: usize,
@@ -33,6 +33,8 @@ pub struct EngineSettings {
     pub loads_in_flight: usize,
     /// One cold load in so many is replayed in full and compared; 0: none.
     pub verify_loads: u64,
+    /// A shard that comes back is read on from where this node was, unless so many records are missing.
+    pub catch_up_records: u64,
     /// Of each shard's writer.
     pub writer: WriterSettings,
 }
@@ -54,6 +56,7 @@ impl Default for EngineSettings {
             load_streams: 256,
             loads_in_flight: 2,
             verify_loads: 1_000,
+            catch_up_records: 10_000,
             writer: WriterSettings::default(),
         }
     }

@@ -4,7 +4,9 @@
 //! accepted its record. *Invariant (L5):* a command is decided only while the writer is owner, on a state that
 //! holds every accepted record of its stream and every one decided before it.
 
+mod claim;
 mod decide;
+mod plants;
 mod settle;
 mod watch;
 
@@ -13,7 +15,8 @@ use std::sync::Arc;
 
 use annals_domain::{Ambient, Catalog, CommandRequest};
 use annals_log::writer::{self, ShardWriter};
-use annals_log::{Checkpoint, LoadRequest, Loaded, StoreError};
+use annals_log::{LoadRequest, Loaded, StoreError};
+use annals_record::fold::Head;
 use annals_record::record::Record;
 use annals_record::value::ClaimValue;
 use annals_record::{Generation, Hash32, Offset, Position, RecordId, Shard, StreamId, Version};
@@ -26,6 +29,7 @@ use crate::engine::{Effect, FetchId, Token};
 use crate::metrics;
 use crate::settings::EngineSettings;
 use crate::slot::{BuildError, Live, Loading, Slot};
+use claim::CatchingUp;
 
 /// A command that waits for something.
 #[derive(Debug)]
@@ -119,6 +123,7 @@ pub(crate) struct ShardEngine {
     next_fetch: u64,
     /// Since when a claim has been with the log.
     claiming_since_ms: Option<i64>,
+    catching_up: CatchingUp,
     watch: watch::Watch,
     to_load: Vec<LoadRequest>,
     scratch: Vec<writer::Output>,
@@ -155,6 +160,7 @@ impl ShardEngine {
             fetches: BTreeMap::new(),
             next_fetch: 0,
             claiming_since_ms: None,
+            catching_up: CatchingUp::default(),
             watch: watch::Watch::default(),
             to_load: Vec::new(),
             scratch: Vec::new(),
@@ -163,6 +169,11 @@ impl ShardEngine {
 
     pub(crate) fn is_owner(&self) -> bool {
         self.writer.as_ref().is_some_and(ShardWriter::is_owner)
+    }
+
+    /// What the writer has folded.
+    pub(crate) fn head(&self) -> Option<&Head> {
+        self.writer.as_ref().map(ShardWriter::head)
     }
 
     /// How many streams are in memory or on their way.
@@ -358,38 +369,6 @@ impl ShardEngine {
         }
     }
 
-    /// Leases say whose the shard is.
-    pub(crate) fn lease(&mut self, lease: Lease, cx: &mut Shared<'_>) {
-        self.lease = lease;
-        match &self.lease {
-            Lease::Ours => {
-                if self.writer.is_none() {
-                    cx.out.push(Effect::Journal(self.shard));
-                } else {
-                    self.claim(cx);
-                }
-            }
-            Lease::Theirs(_) | Lease::Unknown if !self.is_owner() => {
-                for command in std::mem::take(&mut self.waiting) {
-                    self.command(command, cx);
-                }
-            }
-            // Still owner by the log; whoever claims will say otherwise.
-            Lease::Theirs(_) | Lease::Unknown => {}
-        }
-    }
-
-    /// How far the journal goes: where a first claim begins to read.
-    pub(crate) fn journal(&mut self, checkpoint: &Checkpoint, cx: &mut Shared<'_>) {
-        if self.writer.is_none() {
-            let writer = ShardWriter::new(self.shard, self.genesis, checkpoint, cx.settings.writer);
-            self.writer = Some(writer);
-        }
-        if self.lease == Lease::Ours {
-            self.claim(cx);
-        }
-    }
-
     /// The indexer has everything below `journal`.
     pub(crate) fn trim(&mut self, journal: Offset) {
         if let Some(writer) = &mut self.writer {
@@ -397,20 +376,11 @@ impl ShardEngine {
         }
     }
 
-    fn claim(&mut self, cx: &mut Shared<'_>) {
-        if self.halted || !cx.clock_ok || self.is_owner() {
-            return;
-        }
-        let input = writer::Input::Claim {
-            id: cx.ambient.record_id(),
-            time_ms: cx.now_ms,
-            value: self.claim.clone(),
-        };
-        self.writer_input(input, cx);
-    }
-
     /// Something happened to the writer.
     pub(crate) fn writer_input(&mut self, input: writer::Input, cx: &mut Shared<'_>) {
+        if self.begins_anew(&input, cx) {
+            return;
+        }
         let Some(writer) = &mut self.writer else { return };
         let mut outputs = std::mem::take(&mut self.scratch);
         writer.step(input, &mut outputs);
@@ -420,6 +390,7 @@ impl ShardEngine {
 
     /// Hands what was decided to the log.
     pub(crate) fn flush(&mut self, cx: &mut Shared<'_>) {
+        self.resign_if_theirs(cx);
         let Some(writer) = &mut self.writer else { return };
         let mut outputs = std::mem::take(&mut self.scratch);
         writer.flush(&mut outputs);
@@ -439,6 +410,10 @@ impl ShardEngine {
         };
         match result {
             Ok(Some(record)) => self.replay_or_decide(command, &record, offset, cx),
+            // Another owner's record, known from its snapshot only: this node is owner no more, and will hear of it.
+            Ok(None) if self.head().is_none_or(|head| offset >= head.next) => {
+                reply(cx, command.token, Err(SendError::ShardUnavailable));
+            }
             Ok(None) => {
                 tracing::error!(shard = %self.shard, %offset, "a remembered record is not in the journal");
                 reply(cx, command.token, Err(SendError::Internal));

@@ -15,7 +15,7 @@ use annals_log::{Log, StreamStore};
 use annals_record::fold::Head;
 use annals_record::{Offset, Shard, ShardCount, StreamId};
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,8 @@ pub struct Commands {
     shards: ShardCount,
     mailboxes: Arc<[mpsc::Sender<Letter>]>,
     controls: Arc<[mpsc::Sender<Control>]>,
+    /// For each task, how many more commands may be open: waiting, decided, or with the log.
+    open: Arc<[Semaphore]>,
     routing: Arc<Routing>,
     ambient: Ambient,
     next_token: Arc<AtomicU64>,
@@ -127,6 +129,9 @@ pub fn start(
         shards,
         mailboxes: mailboxes.into(),
         controls: controls.into(),
+        open: (0..count)
+            .map(|_| Semaphore::new(parts.settings.mailbox))
+            .collect(),
         routing,
         ambient: parts.ambient.clone(),
         next_token: Arc::new(AtomicU64::new(1)),
@@ -164,6 +169,10 @@ impl Commands {
     /// [`SendError`], which says what is known of the outcome.
     pub async fn send(&self, request: CommandRequest, deadline: Duration) -> Result<Answer, SendError> {
         let task = task_of(self.shards.shard_of(&request.stream), self.mailboxes.len());
+        // What is open bounds how long an answer takes: beyond it, no is better than late.
+        let Ok(_place) = self.open[task].try_acquire() else {
+            return Err(SendError::Overloaded);
+        };
         let deadline_ms = i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX);
         let (reply, answer) = oneshot::channel();
         let letter = Letter {

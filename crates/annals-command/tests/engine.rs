@@ -264,14 +264,19 @@ async fn two_nodes_that_both_believe_to_own_lose_and_double_nothing() {
         let world = Arc::new(World::new(plays, 1));
         world.table.give_all("a", 1);
         let nodes = Arc::new([world.node("a", settings(plays)), world.node("b", settings(plays))]);
+        let (answered, mut count) = tokio::sync::watch::channel(0u32);
         let flips = async {
-            for round in 0..12 {
-                world.table.give_all(if round % 2 == 0 { "b" } else { "a" }, 1);
-                tokio::time::sleep(std::time::Duration::from_millis(120)).await;
+            // The shard changes hands each time that so many more commands were answered.
+            for round in 1..=12 {
+                world.table.give_all(if round % 2 == 0 { "a" } else { "b" }, 1);
+                count
+                    .wait_for(|count| *count >= round * 320 / 13)
+                    .await
+                    .expect("clients go on");
             }
         };
         let clients = (0..8).map(|client| {
-            let nodes = Arc::clone(&nodes);
+            let (nodes, answered) = (Arc::clone(&nodes), answered.clone());
             async move {
                 for n in 0..40 {
                     let ask = || add("counter-1", format!("{client}-{n}"), 1);
@@ -279,8 +284,9 @@ async fn two_nodes_that_both_believe_to_own_lose_and_double_nothing() {
                     while let Err(error) = nodes[at].send(ask()).await {
                         assert!(matches!(error, SendError::NotOwner { .. }), "{error:?}");
                         at = 1 - at;
-                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                        tokio::task::yield_now().await;
                     }
+                    answered.send_modify(|count| *count += 1);
                 }
             }
         });

@@ -14,8 +14,8 @@ use crate::authenticate::Who;
 use crate::edge::{Ids, Inner};
 use crate::ports::Question;
 use crate::problem::{Code, Problem};
-use crate::query::{PREFERENCE_APPLIED, Prefer, WAIT, accepts_json, after};
-use crate::reply::Reply;
+use crate::query::{ANNALS_LAG_MS, PREFERENCE_APPLIED, Prefer, WAIT, accepts_json, after, list};
+use crate::reply::{ANNALS_POSITION, Reply};
 use crate::target;
 
 /// Records of a page without `limit`.
@@ -86,7 +86,7 @@ impl Inner {
         let question = question(route, Parameters::read(head.uri.query())?)?;
         let answer = audits.ask(question, after(&head.headers)?, wait);
         let answer = tokio::time::timeout(longest + Duration::from_secs(1), answer).await;
-        let body = answer
+        let answer = answer
             .map_err(|_| Problem::new(Code::Overloaded))?
             .map_err(|error| {
                 if let AuditError::Unreadable(what) = &error {
@@ -94,7 +94,12 @@ impl Inner {
                 }
                 Problem::from(&error)
             })?;
-        let reply = Reply::json(StatusCode::OK, body);
+        let oldest = answer.fresh.oldest_missing_ms;
+        // A record from a clock ahead of this one is missing too.
+        let age = |time: i64| u64::try_from(self.ambient.now_ms() - time).unwrap_or(0).max(1);
+        let reply = Reply::json(StatusCode::OK, answer.body)
+            .with_text(ANNALS_POSITION, &list(&answer.fresh.positions))
+            .with_text(ANNALS_LAG_MS, &oldest.map_or(0, age).to_string());
         let reply = match prefer.wait {
             Some(wait) => reply.with_text(PREFERENCE_APPLIED, &format!("wait={}", wait.as_secs())),
             None => reply,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use annals_auth::{SecurityEvent, SecurityLog};
 use annals_query::live::{End, Next};
-use annals_query::{Event, EventId, Request as QueryRequest};
+use annals_query::{Event, LiveId, Request as QueryRequest};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -177,7 +177,7 @@ impl Stream {
 }
 
 /// One event. A line break in the data would end its field, so each line is a field of its own.
-fn write(text: &mut String, id: Option<&EventId>, kind: &str, data: &str) {
+fn write(text: &mut String, id: Option<&LiveId>, kind: &str, data: &str) {
     if let Some(id) = id {
         text.extend(["id: ", &id.to_string(), "\n"]);
     }
@@ -192,7 +192,7 @@ fn write(text: &mut String, id: Option<&EventId>, kind: &str, data: &str) {
 ///
 /// # Errors
 /// 400.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
+fn last_event_id(headers: &HeaderMap) -> Result<Option<LiveId>, Problem> {
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
     let Some(value) = values.next() else {
         return Ok(None);

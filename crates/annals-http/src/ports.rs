@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_audit::{Audit, AuditError, Search, Upto};
+use annals_audit::{Audit, AuditError, Fresh, Search, Upto};
 use annals_auth::{CommandSealer, SealError, Sealed};
 pub use annals_command::Place;
 use annals_command::{Answer, SendError};
@@ -10,7 +10,7 @@ use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{CommandRequest, Precondition};
 use annals_query::live::Next;
 use annals_query::{
-    Column, EventId, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer,
+    Column, ListAnswer, LiveId, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer,
 };
 use annals_record::{Key, Position, RecordId, StreamId};
 use bytes::Bytes;
@@ -120,7 +120,7 @@ pub trait Reads: Send + Sync {
         &'a self,
         request: QueryRequest,
         caller: &'a str,
-        last: Option<EventId>,
+        last: Option<LiveId>,
     ) -> BoxFuture<'a, Result<Live, QueryError>>;
 }
 
@@ -153,7 +153,7 @@ impl Reads for Queries {
         &'a self,
         request: QueryRequest,
         caller: &'a str,
-        last: Option<EventId>,
+        last: Option<LiveId>,
     ) -> BoxFuture<'a, Result<Live, QueryError>> {
         Box::pin(async move {
             let subscription = self.subscribe(request, caller, last).await?;
@@ -210,7 +210,16 @@ pub trait Audits: Send + Sync {
         question: Question,
         after: Vec<Position>,
         wait: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, AuditError>>;
+    ) -> BoxFuture<'_, Result<Audited, AuditError>>;
+}
+
+/// What an auditor is told.
+#[derive(Debug, Clone)]
+pub struct Audited {
+    /// JSON.
+    pub body: Bytes,
+    /// How fresh it is at least.
+    pub fresh: Fresh,
 }
 
 impl Audits for Audit {
@@ -219,17 +228,19 @@ impl Audits for Audit {
         question: Question,
         after: Vec<Position>,
         wait: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, AuditError>> {
+    ) -> BoxFuture<'_, Result<Audited, AuditError>> {
         Box::pin(async move {
-            match &question {
+            let fresh = match &question {
                 Question::History { .. } | Question::State { .. } | Question::Shards => {
                     self.wait_for_journal(&after, wait).await?;
+                    self.journal_fresh().await?
                 }
                 Question::Records { .. } | Question::Record(_) | Question::Raw(_) => {
                     self.wait_for_search(&after, wait).await?;
+                    self.search_fresh().await?
                 }
-            }
-            match question {
+            };
+            let body = match question {
                 Question::History { stream, after, limit } => {
                     json(&self.history(&stream, after, limit).await?)
                 }
@@ -238,7 +249,8 @@ impl Audits for Audit {
                 Question::Record(id) => json(&self.record(id).await?),
                 Question::Raw(id) => json(&self.raw(id).await?),
                 Question::Shards => json(&serde_json::json!({"data": self.shards().await?, "next": null})),
-            }
+            };
+            Ok(Audited { body: body?, fresh })
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Read models: path, parameters and headers to a typed request, its answer to a response.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use annals_auth::{Area, Reach, SecurityEvent};
@@ -22,7 +23,7 @@ use crate::reply::{ANNALS_POSITION, Reply};
 use crate::target;
 
 const ANNALS_AFTER: HeaderName = HeaderName::from_static("annals-after");
-const ANNALS_LAG_MS: HeaderName = HeaderName::from_static("annals-lag-ms");
+pub(crate) const ANNALS_LAG_MS: HeaderName = HeaderName::from_static("annals-lag-ms");
 const ANNALS_PARKED: HeaderName = HeaderName::from_static("annals-parked");
 const ANNALS_VERSION: HeaderName = HeaderName::from_static("annals-version");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -155,6 +156,16 @@ fn list_reply(list: &ListAnswer, head: &Head) -> Reply {
     reply.with_text(LINK, &format!("<{}?{query}>; rel=\"next\"", head.uri.path()))
 }
 
+/// Positions with commas between.
+pub(crate) fn list(positions: &[Position]) -> String {
+    let mut text = String::with_capacity(positions.len() * 12);
+    for (at, position) in positions.iter().enumerate() {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{}{position}", if at == 0 { "" } else { ", " });
+    }
+    text
+}
+
 pub(crate) fn problem_of(error: &QueryError) -> Problem {
     if let QueryError::Internal(source) = error {
         tracing::error!(error = %source, "a query failed");
@@ -163,10 +174,9 @@ pub(crate) fn problem_of(error: &QueryError) -> Problem {
 }
 
 pub(crate) fn fresh(reply: Reply, meta: &Meta) -> Reply {
-    let positions: Vec<_> = meta.positions.iter().map(Position::to_string).collect();
     let reply = reply
         .with_text(ETAG, &meta.etag)
-        .with_text(ANNALS_POSITION, &positions.join(", "))
+        .with_text(ANNALS_POSITION, &list(&meta.positions))
         .with_text(ANNALS_LAG_MS, &meta.lag_ms.to_string());
     match meta.parked {
         0 => reply,

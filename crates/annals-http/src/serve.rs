@@ -1,9 +1,10 @@
 //! Sockets: HTTP/1.1 and HTTP/2 on one listener, with or without TLS, within limits, and an end in order.
 //!
 //! Plain listeners take HTTP/2 with prior knowledge (h2c), TLS ones by ALPN. A connection that does not send its
-//! head in time is closed. On shutdown no connection is taken any more, those that are open finish what they are
+//! head in time is closed, and so is one that takes nothing of what is written for as long. On shutdown no connection is taken any more, those that are open finish what they are
 //! doing, and what is left after [`GRACE`] is cut.
 
+mod stall;
 mod tls;
 
 use std::io;
@@ -28,6 +29,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::metrics::CONNECTIONS;
 use crate::settings::Settings;
+use stall::Stall;
 
 pub use tls::TlsError;
 
@@ -234,6 +236,7 @@ impl Server {
             request.extensions_mut().insert(shutdown.clone());
             router.clone().oneshot(request.map(Body::new))
         });
+        let stream = Stall::new(stream, self.head_time);
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         // Telling the versions apart takes bytes that may never come, and hyper knows no time for that.

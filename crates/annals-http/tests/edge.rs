@@ -16,6 +16,8 @@ mod commands;
 mod description;
 #[path = "edge/harness.rs"]
 mod harness;
+#[path = "edge/live.rs"]
+mod live;
 #[path = "edge/nodes.rs"]
 mod nodes;
 #[path = "edge/operators.rs"]

@@ -8,6 +8,8 @@
 //!
 //! Source: 3-log.md, "Tables", "Loading a cold stream".
 
+mod committing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+pub use committing::{Committing, Then, Tried};
 
 use crate::metrics as names;
 use crate::postgres::INDEXER;
@@ -277,44 +281,47 @@ impl Indexer {
     }
 
     /// Commits until it is done; says which shards could not be, and why.
-    async fn commit(&self, mut batches: Vec<Batch>) -> Vec<(Shard, Stopped)> {
-        let mut stopped = Vec::new();
-        // An attempt may have been committed though its answer was lost.
-        let mut unsure = false;
-        while !batches.is_empty() {
-            let error = match self.try_commit(&batches).await {
-                Ok(()) => break,
-                Err(NotCommitted::Moved(shard)) => {
-                    if unsure && self.is_committed(&batches).await {
-                        break;
-                    }
-                    batches.retain(|batch| batch.shard != shard);
-                    stopped.push((shard, Stopped::Moved(shard)));
-                    continue;
-                }
-                Err(NotCommitted::Database(error)) => annals_store::Error::from(error),
-            };
-            unsure |= error.happened() == Happened::Unknown;
-            counter!(names::INDEXER_RETRIES).increment(1);
-            if error.is_transient() {
-                tracing::warn!(%error, "the indexer tries again to commit");
-                sleep(self.settings.retry).await;
-            } else if batches.len() == 1 {
-                let why = Stopped::Database(Arc::new(error.into_source()));
-                stopped.extend(batches.drain(..).map(|batch| (batch.shard, why.clone())));
-            } else {
-                // One of them: each alone, so that the others go on.
-                for batch in std::mem::take(&mut batches) {
-                    stopped.extend(Box::pin(self.commit(vec![batch])).await);
+    async fn commit(&self, batches: Vec<Batch>) -> Vec<(Shard, Stopped)> {
+        let mut committing = Committing::new(batches);
+        while let Some(batches) = committing.batches() {
+            let tried = self.try_commit(batches).await;
+            match committing.tried(tried) {
+                Then::Go => {}
+                Then::Pause => sleep(self.settings.retry).await,
+                Then::Compare => {
+                    let is_committed = match committing.batches() {
+                        Some(batches) => self.is_committed(batches).await,
+                        None => false,
+                    };
+                    committing.compared(is_committed);
                 }
             }
         }
-        self.publish(&batches);
+        let (committed, stopped) = committing.finish();
+        self.publish(&committed);
         stopped
     }
 
+    async fn try_commit(&self, batches: &[Batch]) -> Tried {
+        let error = match self.transact(batches).await {
+            Ok(()) => return Tried::Done,
+            Err(NotCommitted::Moved(shard)) => return Tried::Moved(shard),
+            Err(NotCommitted::Database(error)) => annals_store::Error::from(error),
+        };
+        counter!(names::INDEXER_RETRIES).increment(1);
+        let (transient, unsure) = (error.is_transient(), error.happened() == Happened::Unknown);
+        if transient {
+            tracing::warn!(%error, "the indexer tries again to commit");
+        }
+        Tried::Failed {
+            transient,
+            unsure,
+            why: Stopped::Database(Arc::new(error.into_source())),
+        }
+    }
+
     /// Rows and checkpoints in one transaction; the checkpoints first, since they show that nobody else is at it.
-    async fn try_commit(&self, batches: &[Batch]) -> Result<(), NotCommitted> {
+    async fn transact(&self, batches: &[Batch]) -> Result<(), NotCommitted> {
         let moves: Vec<_> = batches
             .iter()
             .map(|batch| (batch.shard, &batch.from, &batch.to))

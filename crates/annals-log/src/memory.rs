@@ -93,7 +93,10 @@ impl MemoryLog {
     }
 
     /// What stands in a shard from an offset on.
-    pub(crate) fn placed_from(&self, shard: Shard, from: Offset) -> Vec<Arc<Placed>> {
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn placed_from(&self, shard: Shard, from: Offset) -> Vec<Arc<Placed>> {
         let stands = lock(self.of(shard));
         stands.from(from).cloned().collect()
     }

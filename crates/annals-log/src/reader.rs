@@ -1,6 +1,7 @@
 //! The folding reader: what every consumer of a shard sees, accepted records only, decoded and upcast once.
 
 mod decode;
+mod folding;
 mod shard;
 mod versions;
 
@@ -14,7 +15,8 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 pub use decode::{DecodeError, decode};
-pub use shard::{HaltReason, Halted, ReaderError, ReaderSettings, ShardReader};
+pub use folding::{Folding, HaltReason, Halted, ReaderError, ReaderSettings, Took};
+pub use shard::ShardReader;
 pub use versions::VersionBreak;
 
 use crate::{Checkpoint, Placed};

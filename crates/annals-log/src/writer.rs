@@ -22,6 +22,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod claim;
+mod plants;
 mod settle;
 mod tail;
 mod words;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use annals_record::fold::{ChainAt, Fold, Head};
 use annals_record::hash;
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Entry, Meta, Record};
 use annals_record::{Hash32, Offset, RecordId, Shard};
 use bytes::Bytes;
@@ -41,7 +43,7 @@ pub use tail::Tail;
 pub use words::{AppendId, Draft, HaltReason, Input, Output, Progress, StopReason, WriterSettings};
 
 /// What a writer is at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Not owner; nothing of it is open, or the fold is read until it is.
     Idle,
@@ -110,8 +112,14 @@ pub struct ShardWriter {
     answers: u64,
     /// Whether a [`Output::Read`] is unanswered.
     reading: bool,
-    /// The record before the checkpoint, which must still be what it was.
+    /// The hash of the record before the head; zeros at offset 0.
+    last_hash: Hash32,
+    /// The record before the head, which must still be what it was when a claim is made or open records are settled.
     verify: Option<(Offset, Hash32)>,
+    /// The log was said to end below what was folded, or below what landed.
+    short: bool,
+    /// Where it ends was asked while nothing came where something landed; nothing is read meanwhile.
+    asks_end: bool,
     tail: Tail,
 }
 
@@ -119,10 +127,6 @@ impl ShardWriter {
     /// A writer that knows the shard up to `checkpoint` (the journal's). It is owner of nothing yet.
     pub fn new(shard: Shard, genesis: Hash32, checkpoint: &Checkpoint, settings: WriterSettings) -> Self {
         let next = checkpoint.head.next;
-        let verify = next
-            .get()
-            .checked_sub(1)
-            .map(|last| (Offset::new(last), checkpoint.last_hash));
         Self {
             shard,
             settings,
@@ -138,7 +142,10 @@ impl ShardWriter {
             alone: None,
             answers: 0,
             reading: false,
-            verify,
+            last_hash: checkpoint.last_hash,
+            verify: None,
+            short: false,
+            asks_end: false,
             tail: Tail::new(next),
         }
     }
@@ -199,6 +206,16 @@ impl ShardWriter {
             ChainAt::Known(ours) => Some(ours == chain),
             ChainAt::Forgotten => None,
         }
+    }
+
+    /// Is owner no more by its own will, since another is to be; only with nothing open. Returns whether it was.
+    pub fn resign(&mut self) -> bool {
+        let quiet = self.pending.is_empty() && self.in_flight.is_empty();
+        let resigns = quiet && self.state == State::Owner { repair: None };
+        if resigns {
+            self.state = State::Idle;
+        }
+        resigns
     }
 
     /// Chains a decided command behind everything pending. [`Self::flush`] hands it to the log.
@@ -359,7 +376,11 @@ impl ShardWriter {
     fn appended(&mut self, append: AppendId, result: Appended, out: &mut Vec<Output>) {
         if self.claim.as_ref().is_some_and(|claim| claim.append == append) {
             self.claim_appended(result, out);
-        } else if let Some(index) = self.in_flight.iter().position(|open| open.append == append) {
+        } else if let Some(index) = self
+            .in_flight
+            .iter()
+            .position(|open| open.append == append || planted(Plant::LandingsByOrder))
+        {
             self.records_appended(index, result, out);
         }
     }
@@ -383,6 +404,7 @@ impl ShardWriter {
         self.forget_appends();
         self.claim = None;
         self.state = State::Idle;
+        self.verify = self.record_before_head();
         out.push(Output::Stopped(reason));
     }
 
@@ -402,10 +424,20 @@ impl ShardWriter {
             | State::Halted
             | State::Closed => false,
         };
-        if wanted && !self.reading {
+        if wanted && !self.reading && !self.asks_end {
             self.reading = true;
-            let from = self.verify.map_or(self.fold.head().next, |(offset, _)| offset);
-            out.push(Output::Read(from));
+            out.push(Output::Read(self.reads_from()));
+        }
+    }
+
+    /// Where to read next. A log that is too short is asked for more than it has: it comes back, or the shell says
+    /// that it will not.
+    fn reads_from(&self) -> Offset {
+        let next = self.fold.head().next;
+        match (self.state, self.verify) {
+            (State::Owner { repair: Some(until) }, _) if self.short => until.max(next),
+            (_, Some((before, _))) if !self.short => before,
+            (_, _) => next,
         }
     }
 }

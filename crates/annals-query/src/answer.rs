@@ -86,11 +86,22 @@ impl Meta {
         freshness: &Freshness,
         now_ms: i64,
     ) -> Self {
+        Self::with_tag(etag(request, states), sources, states, freshness, now_ms)
+    }
+
+    /// The same where the tag is known.
+    pub(crate) fn with_tag(
+        etag: String,
+        sources: &[(&str, i32)],
+        states: &[Arc<State>],
+        freshness: &Freshness,
+        now_ms: i64,
+    ) -> Self {
         Self {
             positions: positions(states, freshness),
             lag_ms: freshness.lag_ms(sources, states, now_ms),
             parked: states.iter().map(|state| state.parked()).sum(),
-            etag: etag(request, states),
+            etag,
         }
     }
 }
@@ -132,9 +143,10 @@ pub(crate) fn etag(request: &Fingerprint, states: &[Arc<State>]) -> String {
 ///
 /// Source: RFC 9110, 13.1.2, with the weak comparison of 8.8.3.2.
 pub(crate) fn names(if_none_match: &str, etag: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let etag = opaque(etag);
-    if_none_match.split(',').any(|tag| opaque(tag) == etag)
+    fn opaque(tag: &str) -> &str {
+        tag.trim().trim_start_matches("W/")
+    }
+    if_none_match.split(',').any(|tag| opaque(tag) == opaque(etag))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! Small tables are read whole whatever indexes they have, so sequential scans and full sorts are made unattractive
 //! first; a plan that has one all the same has no index to use.
 
+mod combine;
+
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -14,6 +16,8 @@ use crate::request::{Prepared, Request};
 use crate::sql::{self, Bind, Statement};
 use crate::value::SqlType;
 use crate::{Access, CursorKey, QueryError, Resource, Resources, Scope};
+
+pub use combine::{Survey, survey};
 
 /// An offered filter, sort or key that no index serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +116,12 @@ pub(crate) fn some_value(ty: SqlType) -> &'static str {
         SqlType::Date => "1996-01-02",
         SqlType::Timestamptz | SqlType::Timestamp => "1996-01-02T00:00:00.000000Z",
     }
+}
+
+/// The cursor behind a row, whose sort column and key have these values: what the page that ends with it gives.
+#[must_use]
+pub fn cursor(key: &CursorKey, prepared: &Prepared, values: &[Option<String>]) -> String {
+    key.seal(&prepared.query, values)
 }
 
 /// How many blocks running a request's statement reads, from memory or disk.

@@ -6,7 +6,10 @@
 //!
 //! **Lag** is the age of the oldest record that the projection has not folded, 0 if there is none. The same statement
 //! reads that record's time from the journal, one index probe a shard. It can be a second old when the projector
-//! does nothing, and it knows only what the journal has: with Kafka, what the indexer has read.
+//! does nothing, and it knows only what the journal has: with Kafka, what the indexer has read. On a standby that has
+//! not replayed all that it has, it is at least the age of the last transaction that it has replayed.
+//!
+//! A standby cannot be notified (`LISTEN` is refused there): without a listener everything is read every 100 ms.
 
 mod state;
 
@@ -75,6 +78,8 @@ impl Watch {
 #[derive(Debug, Default)]
 struct Known {
     read_at: Option<Instant>,
+    /// How far a standby is behind, ms; 0 elsewhere.
+    replay_ms: u64,
     projections: HashMap<String, Progress>,
 }
 
@@ -112,16 +117,17 @@ impl Freshness {
     /// [`CHANNEL`].
     ///
     /// Cancel safe.
-    pub async fn run(&self, mut listener: Listener) {
+    pub async fn run(&self, mut listener: Option<Listener>) {
+        let idle = if listener.is_some() { IDLE } else { WAITING };
         loop {
             let read_at = Instant::now();
             if let Err(error) = self.refresh().await {
                 metrics::counter!(names::REFRESH_FAILURES).increment(1);
                 tracing::warn!(%error, "the projections' checkpoints cannot be read");
             }
-            let until = read_at + if self.is_awaited() { WAITING } else { IDLE };
+            let until = read_at + if self.is_awaited() { WAITING } else { idle };
             tokio::select! {
-                _ = listener.next() => {}
+                () = heard(listener.as_mut()) => {}
                 () = self.poke.notified() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
@@ -153,13 +159,17 @@ impl Freshness {
             .fetch_all(&self.pool)
             .await?;
         let mut found = Vec::with_capacity(rows.len());
+        let mut replay_ms = 0;
         for row in &rows {
+            let behind: Option<i64> = row.try_get(2 + COLUMNS)?;
+            replay_ms = behind.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
             let seen = Seen::read(row, 1)?;
             let unfolded: Option<String> = row.try_get(1 + COLUMNS)?;
             found.push((row.try_get(0)?, seen, read_unfolded(unfolded.as_deref())));
         }
         self.known.send_if_modified(|known| {
             known.read_at = Some(Instant::now());
+            known.replay_ms = replay_ms;
             let mut moved = false;
             for (name, seen, unfolded) in found {
                 moved |= known.take(name, seen, unfolded);
@@ -219,7 +229,7 @@ impl Freshness {
                 // A record from a clock ahead of this one is not folded either.
                 .map(move |record| u64::try_from(now_ms - record.time_ms).unwrap_or(0).max(1))
         });
-        ages.max().unwrap_or(0)
+        ages.max().unwrap_or(0).max(known.replay_ms)
     }
 
     /// Checks that these are positions of this log.
@@ -372,13 +382,30 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Pends for ever without a listener.
+async fn heard(listener: Option<&mut Listener>) {
+    match listener {
+        Some(listener) => drop(listener.next().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// How far a standby is behind, ms, null elsewhere: nothing if it has replayed all that it has received and that is not
+/// long ago, else the age of the last transaction that it has replayed. (Without a connection to its primary it
+/// receives nothing; an idle cluster renews its leases every few seconds. One that has replayed nothing has what it was
+/// started with.)
+const REPLAY: &str = "CASE WHEN pg_is_in_recovery() THEN (SELECT CASE \
+    WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AND r.age < 30000 THEN 0 ELSE r.age END \
+    FROM (SELECT (extract(epoch FROM \
+    clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())) * 1000)::bigint AS age) AS r) END";
+
 /// Name, state and oldest unfolded record by shard of each live projection in `$1`; `$2` is the number of shards.
 fn refresh_sql() -> String {
     let (columns, checkpoints) = sql::state_of_row();
     let unfolded = annals_log::fragment::unfolded("'projection/' || p.name || '/' || p.build", "$2");
     let live = annals_projection::fragment::live_relation();
     format!(
-        "SELECT p.name, {columns}, {unfolded} {live} CROSS JOIN LATERAL {checkpoints} WHERE p.name = ANY($1)"
+        "SELECT p.name, {columns}, {unfolded}, {REPLAY} {live} CROSS JOIN LATERAL {checkpoints} WHERE p.name = ANY($1)"
     )
 }
 

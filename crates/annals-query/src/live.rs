@@ -31,7 +31,7 @@ mod event;
 mod feed;
 mod hub;
 
-pub use event::{Event, EventId, EventIdError, Kind};
+pub use event::{Event, Kind, LiveId, LiveIdError};
 pub use hub::{End, Next, Subscription};
 
 pub(crate) use feed::Row;

@@ -11,16 +11,23 @@ use annals_store::notify::Listener;
 use annals_store::pool::{DatabaseUrl, PoolSettings};
 use annals_store::{ErrorClass, error};
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{PgPool, Row};
 use tokio::time::Instant;
 
 use crate::answer::{self, ListAnswer, Meta, RowAnswer};
-use crate::cache::{Answers, Found};
+use crate::cache::{Answers, CacheStats, Found};
 use crate::freshness::{self, COLUMNS, Freshness, Seen, State};
+use crate::lanes::Lanes;
 use crate::live::{Hub, LiveLimits};
 use crate::request::{Prepared, Request, Selection};
-use crate::sql::{self, Bind, Statement};
+use crate::sql::{self, Statement};
 use crate::{CursorKey, QueryError, Resources, metrics as names};
+
+/// Connections beside those for queries: one reads checkpoints, one the catalog of a new build.
+const OWN_CONNECTIONS: u32 = 2;
+
+/// How often the cache's gauges are set.
+const GAUGES: Duration = Duration::from_secs(5);
 
 /// Bounds of queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +36,7 @@ pub struct Limits {
     pub default_page: u32,
     /// `query.limit_max`: the largest `limit`.
     pub max_page: u32,
-    /// `query.pool`: connections.
+    /// `query.pool`: connections for queries; [`OWN_CONNECTIONS`] more are the node's own.
     pub connections: u32,
     /// `query.statement_timeout_ms`: the server ends a statement that takes longer.
     pub statement_timeout: Duration,
@@ -58,7 +65,7 @@ impl Limits {
     /// than a statement may take.
     pub fn pool(&self, url: impl Into<DatabaseUrl>) -> PoolSettings {
         let mut settings = PoolSettings::new(url, "annals-query");
-        settings.max_connections = self.connections;
+        settings.max_connections = self.connections.saturating_add(OWN_CONNECTIONS);
         settings.acquire_timeout = self.statement_timeout;
         settings.statement_timeout = Some(self.statement_timeout);
         settings.read_only = true;
@@ -89,7 +96,9 @@ impl Limits {
 /// Answers requests for rows. Shared by all requests of a node.
 #[derive(Debug)]
 pub struct Queries {
+    /// For what is not a query: the catalog of a new build.
     pool: PgPool,
+    lanes: Lanes,
     resources: Arc<Resources>,
     freshness: Arc<Freshness>,
     cursors: CursorKey,
@@ -111,6 +120,7 @@ impl Queries {
         limits: Limits,
     ) -> Self {
         Self {
+            lanes: Lanes::new(pool.clone(), limits.connections, limits.statement_timeout),
             pool,
             resources,
             freshness,
@@ -150,7 +160,8 @@ impl Queries {
         }
         freshness::check_folded(&states, &prepared.request.after).ok()?;
         count(names::NOT_MODIFIED, prepared);
-        Some(self.meta(prepared, &states))
+        let now_ms = self.ambient.now_ms();
+        Some(Meta::with_tag(etag, &sources, &states, &self.freshness, now_ms))
     }
 
     /// The row that was asked for.
@@ -191,11 +202,35 @@ impl Queries {
     }
 
     /// Keeps checkpoints, live builds and feeds of live changes up to date, for ever: to be run once, as a task named
-    /// `queries`. The listener is one of [`crate::CHANNEL`].
+    /// `queries`. The listener is one of [`crate::CHANNEL`]; none where the server cannot notify, being a standby.
     ///
     /// Cancel safe.
-    pub async fn run(&self, listener: Listener) {
-        tokio::join!(self.freshness.run(listener), self.follow(), self.keep_feeds());
+    pub async fn run(&self, listener: Option<Listener>) {
+        tokio::join!(
+            self.freshness.run(listener),
+            self.follow(),
+            self.keep_feeds(),
+            self.show()
+        );
+    }
+
+    /// What the cache has done, and what it holds.
+    #[must_use]
+    pub fn cache(&self) -> CacheStats {
+        self.answers.stats()
+    }
+
+    /// Sets the gauges.
+    async fn show(&self) {
+        let number = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        loop {
+            let stats = self.answers.stats();
+            metrics::gauge!(names::CACHE_ENTRIES).set(number(stats.entries));
+            // In steps of 1 KiB, so that more than 4 GiB can be told.
+            metrics::gauge!(names::CACHE_BYTES).set(number(stats.bytes >> 10) * 1024.0);
+            metrics::gauge!(names::CACHE_HIT_RATIO).set(stats.hit_ratio());
+            tokio::time::sleep(GAUGES).await;
+        }
     }
 
     /// Resolves resources anew when another build becomes live, so that what it offers can be asked for at once.
@@ -281,10 +316,8 @@ impl Queries {
 
     fn cached(&self, prepared: &Prepared) -> Option<Found> {
         let states = self.freshness.known(&prepared.sources());
-        let found = states.and_then(|states| {
-            freshness::check_folded(&states, &prepared.request.after).ok()?;
-            self.answers.get(&prepared.whole, &states)
-        });
+        let states = states.filter(|states| freshness::check_folded(states, &prepared.request.after).is_ok());
+        let found = self.answers.get(&prepared.whole, states.as_deref());
         let name = if found.is_some() {
             names::CACHE_HITS
         } else {
@@ -296,10 +329,7 @@ impl Queries {
 
     async fn ask<T: Reading>(&self, prepared: &Prepared) -> Result<Asked<T>, QueryError> {
         count(names::STATEMENTS, prepared);
-        let statement = T::statement(prepared);
-        let query = sqlx::query(AssertSqlSafe(statement.sql));
-        let query = statement.binds.into_iter().fold(query, Bind::add);
-        match query.fetch_one(&self.pool).await {
+        match self.lanes.fetch_one(&T::statement(prepared)).await {
             Ok(row) => self.read(prepared, &row),
             // The build's schema was dropped after a switch.
             Err(error) if error::class(&error) == ErrorClass::MissingObject => {

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hash::{self, Hash32};
 use crate::id::{AppName, Epoch, Offset, Shard, ShardCount};
+use crate::planted::{Plant, planted};
 use crate::record::{Claim, Meta, Record, Slot};
 
 /// How many accepted counts back a reader remembers the chain.
@@ -260,7 +261,9 @@ fn judge(head: &Head, genesis: Hash32, chain_at: impl Fn(u64) -> ChainAt, record
         Meta::Commit(entry) | Meta::Refusal(entry) => (entry.epoch, entry.prev),
         Meta::Close(close) => (close.epoch, close.prev),
     };
-    if epoch < head.epoch {
+    if epoch < head.epoch && planted(Plant::EpochNotCompared) {
+        Verdict::Accept
+    } else if epoch < head.epoch {
         Verdict::Ghost(Ghost::Superseded)
     } else if epoch == head.epoch && prev == head.chain && record.timestamp_ms >= head.time_ms {
         Verdict::Accept

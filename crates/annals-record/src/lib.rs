@@ -3,7 +3,7 @@
 //! Nothing here does I/O, is async, reads a clock or draws a random number. Read in this order:
 //! [`id`] (what things are called), [`record`] (the grammar of what is stored), [`hash`] (how
 //! records are chained), [`fold`] (which of them count), [`value`] (the JSON that a record carries)
-//! and [`leaf`] (how a record enters the audit tree).
+//! and [`leaf`] (how a record enters the audit tree). [`planted`] is for tests only.
 //!
 //! *Invariant:* nothing outside [`fold`] decides whether a record counts, and [`fold`] never looks
 //! at a record's value.
@@ -13,6 +13,7 @@ pub mod fold;
 pub mod hash;
 pub mod id;
 pub mod leaf;
+pub mod planted;
 pub mod record;
 mod text;
 pub mod value;

@@ -18,6 +18,9 @@ pub use postgres::PgLeases;
 
 use crate::Error;
 
+/// The channel of notifications: leases or nodes have changed, read them again. (A hint: whoever listens polls too.)
+pub const CHANNEL: &str = "annals_lease";
+
 /// The default of `lease.ttl_ms`: how long a lease lasts without renewal.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
 
@@ -124,6 +127,8 @@ pub struct Lease {
     pub expires_at: Option<DateTime<Utc>>,
     /// Whether it was in force when it was read, by the database's clock.
     pub live: bool,
+    /// For how long it was in force still when it was read, to the ms; zero if it was not.
+    pub remaining: Duration,
 }
 
 /// A live node.
@@ -137,11 +142,13 @@ pub struct Node {
     pub roles: Vec<String>,
     /// When its row ends, by the database's clock.
     pub expires_at: DateTime<Utc>,
+    /// How long that was away when it was read, to the ms.
+    pub remaining: Duration,
 }
 
 /// Leases as one node sees them. Whoever holds leases renews them at a third of [`Leases::ttl`].
 ///
-/// Every method is one statement, so a future that is dropped has done all of it or nothing. After an
+/// Every method is one statement (but [`Leases::survey`], by default), so a future that is dropped has done all of it or nothing. After an
 /// error a lease that was one's own may be counted on until [`Leases::ttl`] after the last call that
 /// succeeded **began**, by a monotonic clock, and no longer.
 #[async_trait]
@@ -163,6 +170,11 @@ pub trait Leases: Send + Sync {
 
     /// All leases of a kind and name, also those that are not in force, by shard.
     async fn list(&self, kind: LeaseKind, name: &str) -> Result<Vec<Lease>, Error>;
+
+    /// The live nodes, by name, and all leases of a kind and name, by shard, as they are at one moment.
+    async fn survey(&self, kind: LeaseKind, name: &str) -> Result<(Vec<Node>, Vec<Lease>), Error> {
+        Ok((self.nodes().await?, self.list(kind, name).await?))
+    }
 
     /// Takes those of `keys` that are free, released, expired or this node's already, for one ttl from
     /// now. Returns those that are this node's after it, by key.

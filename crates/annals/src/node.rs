@@ -22,9 +22,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals_command::Standing;
 use annals_domain::{Ambient, Catalog};
 use annals_projection::Projections;
-use annals_store::lease::{Leases, NodeId, PgLeases};
+use annals_store::lease::{self, Leases, NodeId, PgLeases};
 use annals_store::notify::Notifier;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -39,7 +40,9 @@ use crate::node::role::Role;
 use crate::node::tasks::{Ended, Phase, Tasks};
 
 /// How long everything has to end after a signal.
-const END_WITHIN: Duration = Duration::from_secs(10);
+const END_WITHIN: Duration = Duration::from_millis(9_500);
+/// How much of that others may take to claim this node's shards.
+const HAND_OVER: Duration = Duration::from_secs(4);
 
 /// What every part is built from.
 pub(crate) struct Parts {
@@ -55,6 +58,8 @@ pub(crate) struct Parts {
     /// Where other nodes reach this one.
     pub(crate) internal_url: String,
     pub(crate) notifier: Notifier,
+    /// Whether it offers to take commands.
+    pub(crate) standing: Standing,
 }
 
 impl Parts {
@@ -89,7 +94,37 @@ pub(crate) struct Running {
     pub(crate) public: SocketAddr,
     pub(crate) ops: SocketAddr,
     pub(crate) ready: readiness::Ready,
+    ending: Ending,
     tasks: Tasks,
+}
+
+/// How a node takes its leave.
+struct Ending {
+    /// Of a node that takes commands.
+    standing: Option<Standing>,
+    /// How long it answers on after it said that it is not ready, if others can answer.
+    linger: Duration,
+}
+
+impl Ending {
+    /// Hands the shards over while everything still runs, so that clients notice nothing: others claim, and what comes
+    /// here until a load balancer has understood is forwarded to them.
+    async fn hand_over(&self) {
+        let Some(standing) = &self.standing else { return };
+        let began = tokio::time::Instant::now();
+        standing.withdraw();
+        match tokio::time::timeout(HAND_OVER, standing.handed_over()).await {
+            Ok(true) => {
+                tracing::info!(ms = began.elapsed().as_millis(), "the shards are handed over");
+                tokio::time::sleep_until(began + self.linger).await;
+            }
+            Ok(false) => tracing::info!("no other node takes commands: the shards wait for one"),
+            Err(_) => tracing::warn!(
+                "not every shard was handed over within {} s; others take them when they are free",
+                HAND_OVER.as_secs()
+            ),
+        }
+    }
 }
 
 /// `serve`: starts a node and runs it until a signal.
@@ -174,6 +209,8 @@ pub(crate) async fn start(app: &App, settings: Settings, shape: Shape) -> anyhow
         id,
         internal_url,
         notifier,
+        // Not before its listeners serve: others hand shards over to those who offer to take them.
+        standing: Standing::new(false),
     };
     keep_node(&parts, first, &mut tasks).await?;
 
@@ -200,6 +237,10 @@ pub(crate) async fn start(app: &App, settings: Settings, shape: Shape) -> anyhow
         ops,
         internal,
     };
+    let ending = Ending {
+        standing: parts.has(Role::Command).then(|| parts.standing.clone()),
+        linger: Duration::from_millis(parts.settings.node.drain_ms),
+    };
     let started = edge::start(
         &parts,
         edge::Served {
@@ -211,10 +252,12 @@ pub(crate) async fn start(app: &App, settings: Settings, shape: Shape) -> anyhow
         &mut tasks,
     )
     .await?;
+    parts.standing.serve();
     Ok(Running {
         public: started.public,
         ops: started.ops,
         ready: started.ready,
+        ending,
         tasks,
     })
 }
@@ -254,18 +297,44 @@ async fn keep_node(
 ) -> anyhow::Result<()> {
     let pool = parts.databases.pool(role, "node", 1, None).await?;
     let leases = parts.leases(pool);
-    let roles: Vec<String> = parts.roles.iter().map(|role| role.name().to_owned()).collect();
-    leases.keep_node(&roles).await.context("this node's own lease")?;
-    let stop = tasks.token(Phase::Work);
+    let standing = parts.standing.clone();
+    let all: Vec<String> = parts.roles.iter().map(|role| role.name().to_owned()).collect();
+    let roles = move || -> Vec<String> {
+        let offered = |name: &&String| *name != Role::Command.name() || standing.offers();
+        all.iter().filter(offered).cloned().collect()
+    };
+    leases
+        .keep_node(&roles())
+        .await
+        .context("this node's own lease")?;
+    let (stop, notifier) = (tasks.token(Phase::Work), parts.notifier.clone());
+    let mut changes = parts.standing.changes();
     tasks.spawn(Phase::Work, "node", async move {
-        let mut round = tokio::time::interval((leases.ttl() / 3).max(Duration::from_millis(100)));
+        let third = (leases.ttl() / 3).max(Duration::from_millis(100));
+        // Its connection may be dead without saying so.
+        let patience = (2 * leases.ttl()).max(Duration::from_secs(10));
+        let mut round = tokio::time::interval(third);
+        let mut said = Vec::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = round.tick() => {}
+                _ = changes.changed() => {}
             }
-            if let Err(error) = leases.keep_node(&roles).await {
-                tracing::warn!(%error, "this node's own lease cannot be renewed");
+            let now = roles();
+            match tokio::time::timeout(patience, leases.keep_node(&now)).await {
+                Ok(Ok(())) if said == now => {}
+                // Others balance over what nodes offer.
+                Ok(Ok(())) => {
+                    said = now;
+                    if let Err(error) = notifier.notify(lease::CHANNEL, "node", "") {
+                        tracing::warn!(%error, "other nodes learn of this one by polling only");
+                    }
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "this node's own lease cannot be renewed"),
+                Err(_) => {
+                    tracing::warn!("this node's own lease cannot be renewed: the database does not answer")
+                }
             }
         }
         if let Err(error) = leases.drop_node().await {
@@ -279,9 +348,12 @@ impl Running {
     /// Ends in order: no new requests, what is in flight is finished, leases are handed over.
     pub(crate) async fn stop(self) {
         tracing::info!("ending");
+        let until = tokio::time::Instant::now() + END_WITHIN;
         self.ready.drain();
-        if !self.tasks.stop(END_WITHIN).await {
-            tracing::warn!("not everything ended within {} s", END_WITHIN.as_secs());
+        self.ending.hand_over().await;
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        if !self.tasks.stop(left).await {
+            tracing::warn!("not everything ended within {} s", END_WITHIN.as_secs_f32());
         }
     }
 

@@ -12,9 +12,11 @@ use tokio::time::Instant;
 use super::cluster::Balancer;
 use super::history::{Ask, At, Sent, Told, Verdict};
 use super::plan::Random;
+use super::setup::Ground;
+use super::{Options, SHARDS};
 
-/// How long an attempt may take: a little longer than the servers' own deadline.
-pub(super) const ATTEMPT: Duration = Duration::from_millis(3_000);
+/// How much longer than the servers' own deadline an attempt may take.
+const LATE: Duration = Duration::from_secs(1);
 /// Between two attempts, at least. (A polite client waits for `Retry-After`; this one looks for the first moment.)
 const AGAIN: Duration = Duration::from_millis(25);
 /// Between two commands of a client.
@@ -56,16 +58,18 @@ enum Attempt {
 }
 
 impl Clients {
-    /// Of a balancer's nodes.
+    /// Of the nodes of a ground.
     ///
     /// # Panics
     /// If no HTTP client can be made.
     #[must_use]
-    pub fn new(balancer: Balancer, token: String, shards: usize) -> Arc<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(ATTEMPT).build();
+    pub fn of(ground: &Ground, options: &Options) -> Arc<Self> {
+        let shards = usize::try_from(SHARDS).expect("a small number");
+        let patience = Duration::from_millis(options.deadline_ms) + LATE;
+        let http = reqwest::Client::builder().no_proxy().timeout(patience).build();
         Arc::new(Self {
-            balancer,
-            token,
+            balancer: ground.shared.commands.clone(),
+            token: ground.token.clone(),
             began: Instant::now(),
             stop: AtomicBool::new(false),
             history: Mutex::default(),

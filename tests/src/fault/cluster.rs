@@ -184,6 +184,29 @@ impl Node {
         Ok(())
     }
 
+    /// Where it listens for clients and for operators, once it is ready.
+    #[must_use]
+    pub fn addresses(&self) -> Option<(String, String)> {
+        lock(&self.slot.addresses).clone()
+    }
+
+    /// How many shards it says that it owns.
+    pub async fn owned(&self) -> usize {
+        let Some((_, ops)) = self.addresses() else {
+            return 0;
+        };
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client can be made");
+        let Ok(answer) = client.get(format!("{ops}/metrics")).send().await else {
+            return 0;
+        };
+        let text = answer.text().await.unwrap_or_default();
+        let owned = |line: &&str| line.starts_with("annals_shard_owner{") && line.ends_with(" 1");
+        text.lines().filter(owned).count()
+    }
+
     /// How it ended, if it ended by itself.
     pub fn died(&mut self) -> Option<String> {
         let status = self.child.as_mut()?.try_wait().ok()??;

@@ -72,7 +72,7 @@ pub struct Report {
     pub outages: Vec<Outage>,
     /// What is wrong.
     pub findings: Findings,
-    /// What nodes wrote, if something was wrong.
+    /// What nodes wrote, if it was kept.
     pub logs: Option<PathBuf>,
 }
 
@@ -94,10 +94,12 @@ impl Report {
             lease_ms,
             log,
             brokers,
+            deadline_ms,
+            keep: _,
         } = &self.options;
         let seed = seed.unwrap_or_default();
         let mut text = format!(
-            "make fault ARGS=\"--seed {seed} --seconds {seconds} --nodes {nodes} --lease-ms {lease_ms}"
+            "make fault ARGS=\"--seed {seed} --seconds {seconds} --nodes {nodes} --lease-ms {lease_ms} --deadline-ms {deadline_ms}"
         );
         if !faults.is_empty() {
             let names: Vec<String> = faults
@@ -165,6 +167,9 @@ impl Report {
             let _ = writeln!(text, "    {what:<52}{number:>8}");
         }
         self.outages_by_kind(&mut text);
+        if let Some(logs) = &self.logs {
+            let _ = writeln!(text, "  what the nodes wrote: {}", logs.display());
+        }
         for skipped in &self.skipped {
             let _ = writeln!(text, "  not made: {skipped}");
         }
@@ -214,9 +219,6 @@ impl Report {
         let more = self.findings.violations.len().saturating_sub(SHOWN);
         if more > 0 {
             let _ = writeln!(text, "  and {more} more");
-        }
-        if let Some(logs) = &self.logs {
-            let _ = writeln!(text, "  what the nodes wrote: {}", logs.display());
         }
         text
     }

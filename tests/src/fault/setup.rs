@@ -112,8 +112,13 @@ impl Ground {
         for node in ground.commands.iter_mut().chain(&mut ground.readers) {
             node.start(&ground.shared);
         }
+        let mut ready = Ok(());
         for node in ground.commands.iter_mut().chain(&mut ground.readers) {
-            node.ready().await?;
+            ready = ready.and(node.ready().await);
+        }
+        if let Err(what) = ready {
+            ground.keep_logs();
+            return Err(format!("{what}; what the nodes wrote: {:?}", ground.kept));
         }
         Ok((ground, kinds, skipped))
     }
@@ -148,6 +153,19 @@ impl Ground {
             }
         }
         Ok(streams)
+    }
+
+    /// One more command node; it is ready when this returns.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn add_command_node(&mut self) -> Result<(), String> {
+        let name = format!("command-{}", self.commands.len() + 1);
+        let mut node = Node::new(&self.shared, &self.postgres, name, "command").await;
+        node.start(&self.shared);
+        let ready = node.ready().await;
+        self.commands.push(node);
+        ready
     }
 
     /// The nodes that ended although nobody told them to.
@@ -216,7 +234,7 @@ impl Ground {
     }
 
     /// Ends every node as an operator would, and looks for panics in what they wrote.
-    pub async fn end(&mut self, findings: &mut Findings) {
+    pub async fn end(&mut self, findings: &mut Findings, keep: bool) {
         for node in self.readers.iter_mut().chain(&mut self.commands) {
             if node.is_running()
                 && let Err(what) = node.term().await
@@ -231,7 +249,7 @@ impl Ground {
                     .push(conduct(format!("{}: {line}", path.display())));
             }
         }
-        if !findings.violations.is_empty() {
+        if keep || !findings.violations.is_empty() {
             self.keep_logs();
         }
     }
@@ -250,7 +268,7 @@ impl Ground {
         .collect()
     }
 
-    /// What nodes wrote outlives the run if something was wrong.
+    /// What nodes wrote outlives the run.
     fn keep_logs(&mut self) {
         let folder = std::env::temp_dir().join(unique("annals-faults-"));
         if std::fs::create_dir_all(&folder).is_ok() {
@@ -262,9 +280,9 @@ impl Ground {
         }
     }
 
-    /// Where the nodes' logs are, if something was wrong.
+    /// Where the nodes' logs are, if they were kept.
     #[must_use]
-    pub fn logs_if_broken(&self) -> Option<PathBuf> {
+    pub fn logs_kept(&self) -> Option<PathBuf> {
         self.kept.clone()
     }
 }
@@ -286,10 +304,11 @@ fn settings(home: &Arc<Home>, options: &Options) -> String {
         text,
         "[node]\nkey_file = \"{node}\"\n[http]\ncursor_key_file = \"{cursor}\"\n\
          [auth]\nsubject_key_file = \"{subject}\"\njwks_file = \"{}\"\n\
-         [lease]\nttl_ms = {}\n[command]\ndeadline_ms = 2000\nrefusal_burst = 4000000\n\
+         [lease]\nttl_ms = {}\n[command]\ndeadline_ms = {}\nrefusal_burst = 4000000\n\
          [log]\nshards = {SHARDS}\n[commerce]\ngateway_url = \"http://127.0.0.1:9\"\n",
         jwks.display(),
-        options.lease_ms
+        options.lease_ms,
+        options.deadline_ms
     )
     .expect("memory can be written");
     let path = home.dir().join("annals.toml");

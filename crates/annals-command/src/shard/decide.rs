@@ -3,6 +3,7 @@
 use annals_domain::catalog::{Decision, EncodedEvent};
 use annals_domain::{Permission, Refusal, VERSION_MISMATCH};
 use annals_log::writer::{Draft, ShardWriter};
+use annals_record::planted::{Plant, planted};
 use annals_record::record::Record;
 use annals_record::value::{
     ActorValue, CommandValue, EntryValue, EntryView, EventValue, OutcomeValue, RefusalValue,
@@ -32,7 +33,7 @@ impl ShardEngine {
         }
         let Some(writer) = &self.writer else { return };
         let time_ms = writer.next_time(cx.now_ms);
-        let after_ms = time_ms - i64::from(cx.settings.key_lifetime_s) * 1_000;
+        let after_ms = remembered_after_ms(time_ms, cx);
         let seen = live.keys.find(short(command.request.idempotency_key), after_ms);
         self.look_up(command, &seen, cx);
     }
@@ -160,6 +161,9 @@ impl ShardEngine {
             cx.budgets.give_back(&caller.sub);
         }
         let id = cx.ambient.record_id();
+        if let Some(answer) = self.unlogged(&command, id, version, &decision) {
+            return reply(cx, command.token, Ok(answer));
+        }
         let refusal = decision.is_err();
         let (value, count, decided) = match write(&command, id, version, decision) {
             Ok(written) => written,
@@ -203,8 +207,7 @@ impl ShardEngine {
         live.in_flight += 1;
         live.since.records = live.since.records.saturating_add(1);
         live.since.bytes += bytes;
-        live.keys
-            .expire(time_ms - i64::from(cx.settings.key_lifetime_s) * 1_000);
+        live.keys.expire(remembered_after_ms(time_ms, cx));
         live.keys
             .push(key, Seen::Pending(id), time_ms, cx.settings.keys_per_stream);
         let estimate = live.estimate(&command.request.stream);
@@ -232,6 +235,16 @@ impl ShardEngine {
             self.command(held, cx);
         }
     }
+}
+
+/// From when on a key is remembered by a record of this time: by log time, never by the node's clock.
+fn remembered_after_ms(time_ms: i64, cx: &Shared<'_>) -> i64 {
+    let time_ms = if planted(Plant::KeysByWallClock) {
+        cx.now_ms
+    } else {
+        time_ms
+    };
+    time_ms - i64::from(cx.settings.key_lifetime_s) * 1_000
 }
 
 /// The loaded stream that a command is for.

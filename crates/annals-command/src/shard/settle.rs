@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use annals_log::writer::Output;
+use annals_record::planted::{Plant, planted};
 use annals_record::record::Record;
 use annals_record::{Offset, StreamId};
 
@@ -28,6 +29,9 @@ impl ShardEngine {
                 Output::NeverHappened(record) => redo.extend(self.never_happened(&record, cx)),
                 Output::OtherAccepted { offset, record } => self.other_accepted(&record, offset, cx),
                 Output::Owner => {
+                    if let Some(writer) = &self.writer {
+                        tracing::info!(shard = %self.shard, epoch = %writer.head().epoch, "owner");
+                    }
                     metrics::owner(self.shard, true);
                     cx.out.push(Effect::Owner {
                         shard: self.shard,
@@ -36,6 +40,9 @@ impl ShardEngine {
                 }
                 Output::Stopped(reason) => {
                     tracing::warn!(shard = %self.shard, %reason, "no longer owner: outcomes are open");
+                    if planted(Plant::ForwardUnsettled) {
+                        self.hand_on_pending(cx);
+                    }
                     self.lost(cx);
                 }
                 Output::Lost(claim) => {
@@ -84,7 +91,7 @@ impl ShardEngine {
             live.in_flight -= 1;
             live.keys.accepted(record.id(), offset);
             live.as_of = live.as_of.max(offset.next());
-            if live.in_flight == 0 {
+            if live.in_flight == 0 || planted(Plant::SpeculativeSnapshot) {
                 self.quiet(stream, cx);
             }
         }
@@ -115,7 +122,9 @@ impl ShardEngine {
         };
         metrics::never_happened();
         self.pending_bytes = self.pending_bytes.saturating_sub(pending.bytes);
-        self.drop_stream(&pending.command.request.stream, cx);
+        if !planted(Plant::KeepAfterGhost) {
+            self.drop_stream(&pending.command.request.stream, cx);
+        }
         std::iter::once(pending.command).chain(pending.repeats).collect()
     }
 
@@ -123,7 +132,9 @@ impl ShardEngine {
     fn other_accepted(&mut self, record: &Record, offset: Offset, cx: &mut Shared<'_>) {
         let Some(stream) = &record.stream else { return };
         match self.slots.get_mut(stream) {
-            Some(Slot::Live(live)) if offset >= live.as_of => self.drop_stream(stream, cx),
+            Some(Slot::Live(live)) if offset >= live.as_of && !planted(Plant::KeepAfterOther) => {
+                self.drop_stream(stream, cx)
+            }
             Some(Slot::Loading(loading)) => loading.again = true,
             Some(Slot::Live(_)) | None => {}
         }

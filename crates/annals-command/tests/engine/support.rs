@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_command::engine::Claimant;
-use annals_command::{Answer, Commands, EngineSettings, Ownership, Parts, SendError, start};
+use annals_command::{Answer, Commands, EngineSettings, Ownership, Parts, SendError, Standing, start};
 use annals_domain::{
     Aggregate, Ambient, Caller, Catalog, Command, CommandRequest, Context, Event, Owner, Permission,
     Precondition, Rejection, ensure, text_key,
@@ -208,6 +208,7 @@ impl Leases for TestLeases {
             epoch_hint: 0,
             expires_at: None,
             live: true,
+            remaining: Duration::from_millis(300),
         });
         Ok(leases.collect())
     }
@@ -294,6 +295,9 @@ impl World {
             asks: asked,
             clock: None,
             ambient,
+            standing: Standing::new(true),
+            notifier: None,
+            listener: None,
         };
         tasks.spawn(ownership.run(stop.clone()));
         Node {

@@ -52,6 +52,7 @@ pub(super) fn add(document: &mut Document) {
         let found = json!({
             "description": doc,
             "headers": {
+                "Annals-Position": of("headers", "Position"), "Annals-Lag-Ms": of("headers", "LagMs"),
                 "Correlation-Id": of("headers", "CorrelationId"),
                 "Preference-Applied": of("headers", "PreferenceApplied"),
             },

@@ -8,7 +8,15 @@ use super::Document;
 use super::parts::{of, refer};
 
 /// Whatever a query can be answered with beside 200 and 304.
-const FAILURES: [u16; 10] = [400, 401, 403, 404, 405, 406, 421, 431, 500, 503];
+const FAILURES: [u16; 11] = [400, 401, 403, 404, 405, 406, 421, 429, 431, 500, 503];
+
+/// What is said of `text/event-stream`.
+const LIVE: &str = "Live changes. Events: `snapshot` (`{\"data\": [row…]}`: all rows, whatever was held before is \
+    forgotten), `change` (a row that is new or different), `remove` (`{\"key\": \"…\"}`: a row that is gone, does not \
+    match any more, or is no longer the caller's), `end` (the last one, a problem document). A row is \
+    `{\"key\": \"…\", \"version\": 3, \"data\": {…}}`. An event's id is `positions;digest`: what is held after it. With it as \
+    Last-Event-ID any node goes on without loss or repeat, or with a new `snapshot` where it cannot say exactly what was \
+    missed. A list is followed whole (400 if it has too many rows), with `limit` as its first rows; `cursor` is 400.";
 
 /// The operators of filters.
 const OPERATORS: [&str; 7] = ["eq", "ne", "gt", "gte", "lt", "lte", "in"];
@@ -32,6 +40,7 @@ pub(super) fn add(document: &mut Document, definition: &Definition, columns: &[C
         "After",
         "Prefer",
         "IfNoneMatchTag",
+        "LastEventId",
         "Traceparent",
         "CorrelationId",
     ];
@@ -79,7 +88,10 @@ fn operation(
     let found = json!({
         "description": definition.doc,
         "headers": headers,
-        "content": {"application/json": {"schema": schema}},
+        "content": {
+            "application/json": {"schema": schema},
+            "text/event-stream": {"schema": {"type": "string", "description": LIVE}},
+        },
     });
     responses.insert("200".to_owned(), found);
     json!({

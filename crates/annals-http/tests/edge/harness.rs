@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_audit::AuditError;
+use annals_audit::{AuditError, Fresh};
 use annals_auth::token::{self, KeySource};
 use annals_auth::{
     DevIssuer, Grant, NodeKey, Policies, PolicyTable, SealError, Sealed, SecurityLog, Surface, TokenVerifier,
@@ -12,10 +12,10 @@ use annals_command::{Answer, EventRef, Outcome, SendError};
 use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{Ambient, CommandRequest, Fixed, Precondition, personal};
 use annals_http::edge::{Engine, Node};
-use annals_http::ports::{PeerError, Question, Read};
+use annals_http::ports::{Audited, Live, PeerError, Question, Read};
 use annals_http::{Audits, Commands, Edge, Listener, Parts, Peers, Place, Reads, Seal, Settings};
 use annals_query::value::SqlType;
-use annals_query::{Column, Definition, QueryError, Request as QueryRequest};
+use annals_query::{Column, Definition, LiveId, QueryError, Request as QueryRequest};
 use annals_record::{
     EventId, Generation, Key, Offset, Position, RecordId, Shard, StreamId, Version, hash::sha256,
 };
@@ -52,6 +52,7 @@ permit (principal in Role::"operator", action == Action::"enter", resource == Ar
 
 type Answering = Box<dyn FnMut(&CommandRequest) -> Result<Answer, SendError> + Send>;
 type Reading = Box<dyn FnMut(&QueryRequest, Option<&str>) -> Result<Read, QueryError> + Send>;
+type Following = Box<dyn FnMut(&QueryRequest, &str, Option<&LiveId>) -> Result<Live, QueryError> + Send>;
 type Auditing = Box<dyn FnMut(&Question) -> Result<Bytes, AuditError> + Send>;
 type Calling = Box<dyn FnMut(&str, &Request<Bytes>) -> Result<Response<Bytes>, PeerError> + Send>;
 
@@ -60,6 +61,7 @@ pub(crate) struct Ports {
     pub(crate) place: Mutex<Place>,
     pub(crate) answering: Mutex<Answering>,
     pub(crate) reading: Mutex<Reading>,
+    pub(crate) following: Mutex<Following>,
     pub(crate) calling: Mutex<Calling>,
     pub(crate) auditing: Mutex<Auditing>,
     pub(crate) commands: Mutex<Vec<CommandRequest>>,
@@ -121,6 +123,16 @@ impl Reads for Ports {
         self.queries.lock().unwrap().push(request);
         Box::pin(std::future::ready(read))
     }
+    fn follow<'a>(
+        &'a self,
+        request: QueryRequest,
+        caller: &'a str,
+        last: Option<LiveId>,
+    ) -> BoxFuture<'a, Result<Live, QueryError>> {
+        let live = (self.following.lock().unwrap())(&request, caller, last.as_ref());
+        self.queries.lock().unwrap().push(request);
+        Box::pin(std::future::ready(live))
+    }
 }
 
 impl Audits for Ports {
@@ -129,10 +141,14 @@ impl Audits for Ports {
         question: Question,
         after: Vec<Position>,
         wait: Duration,
-    ) -> BoxFuture<'_, Result<Bytes, AuditError>> {
+    ) -> BoxFuture<'_, Result<Audited, AuditError>> {
         let answer = (self.auditing.lock().unwrap())(&question);
         self.questions.lock().unwrap().push((question, after, wait));
-        Box::pin(std::future::ready(answer))
+        let fresh = Fresh {
+            positions: vec!["0:7".parse().unwrap(), "3:1042".parse().unwrap()],
+            oldest_missing_ms: Some(NOW_MS - 250),
+        };
+        Box::pin(std::future::ready(answer.map(|body| Audited { body, fresh })))
     }
 }
 
@@ -235,6 +251,7 @@ impl Bank {
             place: Mutex::new(Place::Here { owner: true }),
             answering: Mutex::new(Box::new(|request| Ok(committed(request, 1)))),
             reading: Mutex::new(Box::new(|_, _| Err(QueryError::NotFound))),
+            following: Mutex::new(Box::new(|_, _, _| Err(QueryError::NotFound))),
             calling: Mutex::new(Box::new(|_, _| Err(PeerError::NotSent))),
             commands: Mutex::default(),
             auditing: Mutex::new(Box::new(|_| Ok(Bytes::from_static(b"{\"data\":[]}")))),
@@ -299,6 +316,11 @@ impl Bank {
         self.get_from(Listener::Public, ask).await
     }
 
+    /// The response as it comes, its body not read.
+    pub(crate) async fn open(&self, ask: Ask) -> axum::response::Response {
+        self.edge.router(Listener::Public).oneshot(ask.0).await.unwrap()
+    }
+
     pub(crate) async fn get_from(&self, listener: Listener, ask: Ask) -> Got {
         let response = self.edge.router(listener).oneshot(ask.0).await.unwrap();
         got(response).await
@@ -316,6 +338,13 @@ impl Bank {
         read: impl FnMut(&QueryRequest, Option<&str>) -> Result<Read, QueryError> + Send + 'static,
     ) {
         *self.ports.reading.lock().unwrap() = Box::new(read);
+    }
+
+    pub(crate) fn follows(
+        &self,
+        follow: impl FnMut(&QueryRequest, &str, Option<&LiveId>) -> Result<Live, QueryError> + Send + 'static,
+    ) {
+        *self.ports.following.lock().unwrap() = Box::new(follow);
     }
 }
 

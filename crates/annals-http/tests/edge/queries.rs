@@ -232,14 +232,16 @@ async fn bad_headers_and_parameters_are_400_and_unknown_forms_406() {
     let broken = bank.get(bank.ask(Method::GET, "/v1/accounts?a=%zz")).await;
     assert_eq!(broken.problem(), (400, "invalid-parameter".to_owned()));
     let accepts = [
-        ("text/event-stream", 406),
+        ("text/event-stream;q=0", 406),
+        ("text/*", 406),
         ("text/html", 406),
         ("application/json;q=0, */*", 406),
         ("*/*;q=0", 406),
         ("text/html, */*;q=0.1", 200),
         ("application/*", 200),
         ("application/json", 200),
-        ("application/json, text/event-stream", 200),
+        ("application/json, text/event-stream;q=0.9", 200),
+        ("*/*", 200),
     ];
     for (accept, status) in accepts {
         let got = bank

@@ -277,3 +277,81 @@ async fn tls_without_its_files_is_an_error_that_names_them() {
         assert!(error.to_string().starts_with("http.tls"), "{error}");
     }
 }
+
+/// Live changes without an end, in large pieces; tells when nobody follows them any more.
+fn endless(bank: &Bank) -> Arc<()> {
+    let held = Arc::new(());
+    let given = Arc::clone(&held);
+    bank.follows(move |_, _, _| {
+        let given = Arc::clone(&given);
+        let events = futures_util::stream::repeat_with(move || {
+            let _given = &given;
+            crate::live::event(&format!("{{\"key\":\"{}\"}}", "x".repeat(100_000)))
+        });
+        Ok(crate::live::live(events))
+    });
+    held
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_is_cut() {
+    let bank = Bank::new();
+    let held = endless(&bank);
+    let settings = Settings {
+        request_ms: 300,
+        ..Settings::default()
+    };
+    let running = running(&bank, settings).await;
+    let mut socket = TcpStream::connect(running.address).await.unwrap();
+    let token = bank.token("ada", "teller");
+    let request = format!(
+        "GET /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\naccept: text/event-stream\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    // One is here, one in the bank, one with the connection, which goes with it.
+    let cut = async {
+        let mut begun = false;
+        loop {
+            let count = Arc::strong_count(&held);
+            begun |= count > 2;
+            if begun && count == 2 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), cut).await.unwrap();
+    running.stop.cancel();
+    running.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn live_changes_end_with_the_listener_and_say_so() {
+    let bank = Bank::new();
+    bank.follows(|_, _, _| Ok(crate::live::live(futures_util::stream::pending())));
+    let running = running(&bank, Settings::default()).await;
+    let mut socket = TcpStream::connect(running.address).await.unwrap();
+    let token = bank.token("ada", "teller");
+    let request = format!(
+        "GET /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\naccept: text/event-stream\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("retry: 1000") {
+        assert_ne!(socket.read_buf(&mut seen).await.unwrap(), 0);
+    }
+    running.stop.cancel();
+    // Long before connections are cut.
+    let ending = async {
+        socket.read_to_end(&mut seen).await.unwrap();
+        running.task.await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(5), ending)
+        .await
+        .unwrap();
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(
+        seen.contains("event: end\ndata: {") && seen.contains("\"code\":\"overloaded\""),
+        "{seen}"
+    );
+}

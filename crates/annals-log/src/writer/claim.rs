@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Claim, Meta, Record, Seen};
-use annals_record::{Epoch, Offset, RecordId};
+use annals_record::{Epoch, Hash32, Offset, RecordId};
 use bytes::Bytes;
 
 use super::{ClaimDraft, Output, Phase, ShardWriter, State, StopReason};
@@ -14,12 +15,18 @@ impl ShardWriter {
         if self.state != State::Idle {
             return;
         }
+        if self.fold.head().closed {
+            self.state = State::Closed;
+            return out.push(Output::Closed);
+        }
         self.claim = Some(ClaimDraft {
             id,
             time_ms,
             value,
             append: 0,
         });
+        self.verify = self.record_before_head();
+        self.short = false;
         self.state = State::Claiming(Phase::End);
         out.push(Output::End);
     }
@@ -31,26 +38,55 @@ impl ShardWriter {
     }
 
     pub(super) fn end_known(&mut self, end: Offset, out: &mut Vec<Output>) {
-        if self.state == State::Claiming(Phase::End) {
-            self.state = State::Claiming(Phase::Reading(end));
-            self.claim_if_at_end(out);
+        self.asks_end = false;
+        match self.state {
+            State::Claiming(Phase::End) => {
+                self.short = end < self.fold.head().next && !planted(Plant::ClaimShortLog);
+                self.state = State::Claiming(Phase::Reading(end));
+                self.claim_if_at_end(out);
+            }
+            State::Owner { repair: Some(until) } => self.short = end < until,
+            State::Idle => self.short = end < self.fold.head().next,
+            State::Claiming(_) | State::Owner { .. } | State::Halted | State::Closed => {}
+        }
+        if self.short {
+            self.verify = self.record_before_head();
         }
     }
 
+    /// Claiming is resuming, and so is settling what is open: the log may have been cut off or replaced since this
+    /// record was folded.
+    pub(super) fn record_before_head(&self) -> Option<(Offset, Hash32)> {
+        let last = self.fold.head().next.get().checked_sub(1)?;
+        (!planted(Plant::ClaimShortLog)).then_some((Offset::new(last), self.last_hash))
+    }
+
     /// Appends the claim once everything up to the end seen before it has been folded, and the record before
-    /// the checkpoint was found to be what it was.
+    /// the head was found to be what it was.
     pub(super) fn claim_if_at_end(&mut self, out: &mut Vec<Output>) {
         let State::Claiming(Phase::Reading(end)) = self.state else {
             return;
         };
         let head = *self.fold.head();
-        if head.next < end || self.verify.is_some() {
+        if head.next < end || self.short || self.verify.is_some() {
             return;
         }
         let append = self.number_append();
         let Some(claim) = &mut self.claim else { return };
         claim.append = append;
-        let record = Record {
+        let Some(record) = self.claim_record() else { return };
+        self.state = State::Claiming(Phase::Appending);
+        out.push(Output::Append {
+            append,
+            at: head,
+            records: vec![Hashed::of(Arc::new(record))],
+        });
+    }
+
+    /// The claim, chained to the head.
+    pub(super) fn claim_record(&self) -> Option<Record> {
+        let (claim, head) = (self.claim.as_ref()?, self.fold.head());
+        Some(Record {
             stream: None,
             timestamp_ms: claim.time_ms.max(head.time_ms),
             meta: Meta::Claim(Claim {
@@ -63,13 +99,7 @@ impl ShardWriter {
                 genesis: self.fold.genesis(),
             }),
             value: claim.value.clone(),
-        };
-        self.state = State::Claiming(Phase::Appending);
-        out.push(Output::Append {
-            append,
-            at: head,
-            records: vec![Hashed::of(Arc::new(record))],
-        });
+        })
     }
 
     pub(super) fn claim_appended(&mut self, result: Appended, out: &mut Vec<Output>) {
@@ -77,11 +107,21 @@ impl ShardWriter {
             return;
         }
         match result {
+            Appended::Landed(_) if planted(Plant::ClaimReadToTheEnd) => self.own_at_once(out),
             // Whether it landed or not, the fold will say: by its id, or by a claim that was given up.
             Appended::Landed(_) | Appended::Unknown(_) => self.state = State::Claiming(Phase::Passing),
             Appended::HeadMoved(head) if head.epoch > self.fold.head().epoch => {
                 self.stop(
                     StopReason::ClaimFailed("another claim came first".to_owned()),
+                    out,
+                );
+            }
+            // Nothing came in between: another log. The next claim looks at the record before the head.
+            Appended::HeadMoved(head)
+                if head.next <= self.fold.head().next && !planted(Plant::ClaimShortLog) =>
+            {
+                self.stop(
+                    StopReason::ClaimFailed("the log's head is not the one that was read".to_owned()),
                     out,
                 );
             }

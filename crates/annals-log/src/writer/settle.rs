@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use annals_record::fold::Verdict;
+use annals_record::planted::{Plant, planted};
 use annals_record::record::{Meta, Record};
 use annals_record::{Offset, RecordId};
 
@@ -14,7 +15,12 @@ impl ShardWriter {
         let State::Owner { repair } = self.state else {
             return;
         };
+        if planted(Plant::AcknowledgeBeforeFold) {
+            self.acknowledge(&result, out);
+        }
         match result {
+            Appended::Unknown(_) if planted(Plant::BlindRetry) => self.retry_blindly(out),
+            Appended::Unknown(_) if planted(Plant::IgnoreUnknown) => {}
             Appended::Landed(places) if index == 0 && repair.is_none() && self.is_expected(&places) => {
                 self.in_flight.pop_front();
                 self.accept_front(places.len(), out);
@@ -44,7 +50,8 @@ impl ShardWriter {
         let mut next = self.fold.head().next;
         places.len() <= self.sent
             && places.iter().zip(&self.pending).all(|((id, offset), pending)| {
-                let expected = *offset == next && *id == pending.record.id();
+                let expected = (*offset == next || planted(Plant::NoGapCheck))
+                    && (*id == pending.record.id() || planted(Plant::LandingsByOrder));
                 next = next.next();
                 expected
             })
@@ -58,6 +65,7 @@ impl ShardWriter {
             };
             self.sent -= 1;
             let offset = self.fold.head().next;
+            self.last_hash = hash;
             match self.fold.step_record(&record, hash) {
                 Verdict::Accept => self.accepted(record, offset, out),
                 Verdict::Ghost(why) => {
@@ -82,6 +90,13 @@ impl ShardWriter {
 
     pub(super) fn read(&mut self, slots: Vec<Arc<Placed>>, out: &mut Vec<Output>) {
         self.reading = false;
+        if std::mem::take(&mut self.short) {
+            // It has come back; whether it is still the same log, the record before the head says.
+            return;
+        }
+        if slots.is_empty() {
+            self.ask_end_again(out);
+        }
         for placed in slots {
             if !self.still_reading() {
                 return;
@@ -112,6 +127,23 @@ impl ShardWriter {
         self.end_repair(out);
     }
 
+    /// Nothing stands where a record was folded or has landed: the log may have become shorter since.
+    fn ask_end_again(&mut self, out: &mut Vec<Output>) {
+        match self.state {
+            State::Claiming(Phase::Reading(_)) if self.verify.is_some() => {
+                self.state = State::Claiming(Phase::End);
+                out.push(Output::End);
+            }
+            // Nothing new while it waits for the next claim: the next read looks at the record before the head again.
+            State::Idle if self.verify.is_none() => self.verify = self.record_before_head(),
+            State::Idle | State::Owner { repair: Some(_) } if !self.asks_end => {
+                self.asks_end = true;
+                out.push(Output::End);
+            }
+            State::Idle | State::Claiming(_) | State::Owner { .. } | State::Halted | State::Closed => {}
+        }
+    }
+
     pub(super) fn still_reading(&self) -> bool {
         !matches!(self.state, State::Halted | State::Closed)
     }
@@ -120,6 +152,7 @@ impl ShardWriter {
     pub(super) fn take(&mut self, placed: &Placed, out: &mut Vec<Output>) {
         let offset = placed.offset;
         let record = placed.slot.known();
+        self.last_hash = placed.hash;
         match self.fold.step(&placed.slot, placed.hash) {
             Verdict::Halt(halt) => self.halt(HaltReason::Fold { offset, halt }, out),
             Verdict::Ghost(why) => {
@@ -162,7 +195,9 @@ impl ShardWriter {
         // No record of an earlier epoch can count from here on.
         self.settle_all(out);
         if let State::Claiming(_) = self.state
-            && self.claim.as_ref().is_some_and(|claim| claim.id == id)
+            && self.claim.as_ref().is_some_and(|claim| {
+                claim.id == id || planted(Plant::ClaimByEpoch) && self.awaits_its_claim()
+            })
         {
             self.claim = None;
             self.next = *self.fold.head();

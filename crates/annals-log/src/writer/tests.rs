@@ -1,5 +1,7 @@
 //! The writer against a dumb log that loses, delays, repeats and reorders: whatever happens, its words are true.
 
+mod resuming;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_command::engine::Claimant;
-use annals_command::{Commands, EngineSettings, Ownership, Parts, start};
+use annals_command::{Commands, EngineSettings, Ownership, Parts, Standing, start};
 use annals_domain::Catalog;
 use annals_log::{Appending, Description, Log, LogError, MemoryLog, MemoryStore, Placed, ReadLimits};
 use annals_record::fold::Head;
@@ -47,6 +47,7 @@ impl Leases for AllMine {
             epoch_hint: 0,
             expires_at: None,
             live: true,
+            remaining: Duration::from_millis(300),
         };
         Ok((0..64).map(lease).collect())
     }
@@ -148,6 +149,9 @@ pub fn engine(log: &Arc<MemoryLog>, catalog: &Catalog, shards: ShardCount) -> (C
         asks: asked,
         clock: None,
         ambient,
+        standing: Standing::new(true),
+        notifier: None,
+        listener: None,
     };
     tasks.spawn(ownership.run(stop));
     (commands, tasks)

@@ -17,7 +17,7 @@ const MAX: usize = 4_096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// What it holds once it has seen this.
-    pub id: EventId,
+    pub id: LiveId,
     /// What to do with the data.
     pub kind: Kind,
     /// JSON. `snapshot`: `{"data": [row…]}` in the order of the list; `change`: a row; `remove`: `{"key": "…"}`. A row is
@@ -50,7 +50,7 @@ impl Kind {
 }
 
 impl Event {
-    pub(crate) fn snapshot(id: EventId, rows: &[Row]) -> Self {
+    pub(crate) fn snapshot(id: LiveId, rows: &[Row]) -> Self {
         let length: usize = rows.iter().map(|row| row.data.len() + row.key.len() + 32).sum();
         let mut data = String::with_capacity(length + 16);
         data.push_str("{\"data\":[");
@@ -65,14 +65,14 @@ impl Event {
         Self { id, kind, data }
     }
 
-    pub(crate) fn change(id: EventId, row: &Row) -> Self {
+    pub(crate) fn change(id: LiveId, row: &Row) -> Self {
         let mut data = String::with_capacity(row.data.len() + row.key.len() + 32);
         write_row(&mut data, row);
         let kind = Kind::Change;
         Self { id, kind, data }
     }
 
-    pub(crate) fn remove(id: EventId, key: &str) -> Self {
+    pub(crate) fn remove(id: LiveId, key: &str) -> Self {
         let data = format!("{{\"key\":{}}}", json_text(key));
         let kind = Kind::Remove;
         Self { id, kind, data }
@@ -98,7 +98,7 @@ fn json_text(text: &str) -> String {
 /// What whoever has seen an event holds: `{positions};{digest}`, positions with commas between, the digest 16 bytes in
 /// base64url.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventId {
+pub struct LiveId {
     /// Of the snapshot of the database that the event came from.
     pub positions: Arc<[Position]>,
     pub(crate) digest: Digest,
@@ -107,9 +107,9 @@ pub struct EventId {
 /// A text that is no event's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id of these events, which is `positions;digest` as in `0:1041,1:77;q83vEjRWeJCrze8SNFZ4kA`")]
-pub struct EventIdError;
+pub struct LiveIdError;
 
-impl fmt::Display for EventId {
+impl fmt::Display for LiveId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, position) in self.positions.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
@@ -119,20 +119,20 @@ impl fmt::Display for EventId {
     }
 }
 
-impl FromStr for EventId {
-    type Err = EventIdError;
+impl FromStr for LiveId {
+    type Err = LiveIdError;
 
-    fn from_str(text: &str) -> Result<Self, EventIdError> {
+    fn from_str(text: &str) -> Result<Self, LiveIdError> {
         if text.len() > MAX {
-            return Err(EventIdError);
+            return Err(LiveIdError);
         }
-        let (positions, digest) = text.split_once(';').ok_or(EventIdError)?;
+        let (positions, digest) = text.split_once(';').ok_or(LiveIdError)?;
         let positions = positions.split(',').filter(|text| !text.is_empty());
         let positions: Result<Arc<[Position]>, _> = positions.map(Position::from_str).collect();
-        let digest = URL_SAFE_NO_PAD.decode(digest).map_err(|_| EventIdError)?;
-        let digest: [u8; 16] = digest.try_into().map_err(|_| EventIdError)?;
+        let digest = URL_SAFE_NO_PAD.decode(digest).map_err(|_| LiveIdError)?;
+        let digest: [u8; 16] = digest.try_into().map_err(|_| LiveIdError)?;
         Ok(Self {
-            positions: positions.map_err(|_| EventIdError)?,
+            positions: positions.map_err(|_| LiveIdError)?,
             digest: Digest(u128::from_be_bytes(digest)),
         })
     }
@@ -171,7 +171,7 @@ mod tests {
             "3:5~2;AAAAAAAAAAAAAAAAAAAAAQ",
         ];
         for text in ids {
-            assert_eq!(text.parse::<EventId>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<LiveId>().unwrap().to_string(), text);
         }
         let long = format!("{};AAAAAAAAAAAAAAAAAAAAAA", "0:1,".repeat(2_000));
         let wrong = [
@@ -185,13 +185,13 @@ mod tests {
             &long,
         ];
         for text in wrong {
-            assert_eq!(text.parse::<EventId>(), Err(EventIdError), "{text}");
+            assert_eq!(text.parse::<LiveId>(), Err(LiveIdError), "{text}");
         }
     }
 
     #[test]
     fn keys_are_escaped() {
-        let id: EventId = ";AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap();
+        let id: LiveId = ";AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap();
         assert_eq!(Event::remove(id, "a\"b").data, r#"{"key":"a\"b"}"#);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use annals_record::{Position, Version};
 
-use super::event::{Digest, Event, EventId, RowDigest};
+use super::event::{Digest, Event, LiveId, RowDigest};
 
 /// What an entry costs beside its texts, about.
 const ENTRY: u64 = 160;
@@ -38,7 +38,7 @@ struct Entry {
 
 impl Entry {
     fn event(&self) -> Event {
-        let id = EventId {
+        let id = LiveId {
             positions: Arc::clone(&self.positions),
             digest: self.digest,
         };
@@ -84,8 +84,8 @@ pub(crate) struct Forgotten;
 
 impl Feed {
     /// What whoever has seen everything holds.
-    pub(crate) fn id(&self) -> EventId {
-        EventId {
+    pub(crate) fn id(&self) -> LiveId {
+        LiveId {
             positions: Arc::clone(&self.positions),
             digest: self.digest,
         }
@@ -181,7 +181,7 @@ impl Feed {
     /// What brings whoever holds what an id stands for to what there is now: one event for each row that is different.
     ///
     /// `single` is the key of the only row that there can be, and that row: then its digest alone says enough.
-    pub(crate) fn missed(&self, id: &EventId, single: Option<(&str, Option<&Row>)>) -> Missed {
+    pub(crate) fn missed(&self, id: &LiveId, single: Option<(&str, Option<&Row>)>) -> Missed {
         if id.digest == self.digest {
             return Missed::Events(Vec::new());
         }
@@ -216,7 +216,7 @@ impl Feed {
                 continue;
             }
             digest = digest.with(before, after);
-            let id = EventId {
+            let id = LiveId {
                 positions: Arc::clone(&self.positions),
                 digest,
             };
@@ -333,7 +333,7 @@ mod tests {
                 prop_assert!(feed.bytes <= bytes || feed.first() >= feed.newest);
             }
             let (id, mut back) = moments[leaves.index(moments.len())].clone();
-            let id: EventId = id.to_string().parse().unwrap();
+            let id: LiveId = id.to_string().parse().unwrap();
             match feed.missed(&id, None) {
                 Missed::Events(events) => {
                     for event in &events {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Limits, Queries, Reading};
 use crate::freshness::State;
-use crate::live::{EventId, Hub, Listing, Row, Shared, Subscription};
+use crate::live::{Hub, Listing, LiveId, Row, Shared, Subscription};
 use crate::request::{Prepared, Request, Selection};
 use crate::sql::{self, Statement};
 use crate::{QueryError, metrics as names};
@@ -39,7 +39,7 @@ impl Queries {
         &self,
         request: Request,
         caller: &str,
-        last: Option<EventId>,
+        last: Option<LiveId>,
     ) -> Result<Subscription, QueryError> {
         self.freshness.check(&request.after)?;
         // Of a log that was replaced nothing is known: a new beginning.

@@ -26,11 +26,11 @@ fn after(request: Request, positions: &[&str], wait: Duration) -> Request {
 #[tokio::test]
 async fn a_query_waits_for_its_position_and_sees_the_row() {
     let Some(world) = World::make().await else { return };
-    let listener = Listener::connect(&Limits::default().pool(world.database.url()), &[CHANNEL])
+    let listener = Listener::connect(&Limits::default().pool(world.url.as_str()), &[CHANNEL])
         .await
         .unwrap();
     let freshness = Arc::clone(&world.freshness);
-    let task = tokio::spawn(async move { freshness.run(listener).await });
+    let task = tokio::spawn(async move { freshness.run(Some(listener)).await });
     let request = after(orders(), &["1:4", "0:0"], Duration::from_secs(30));
     let prepared = world.queries.prepare(request).unwrap();
     let queries = Arc::clone(&world.queries);
@@ -295,11 +295,11 @@ async fn what_a_new_build_offers_can_be_asked_for_at_once() {
     let Some(world) = World::make().await else {
         return;
     };
-    let listener = Listener::connect(&Limits::default().pool(world.database.url()), &[CHANNEL])
+    let listener = Listener::connect(&Limits::default().pool(world.url.as_str()), &[CHANNEL])
         .await
         .unwrap();
     let queries = Arc::clone(&world.queries);
-    let task = tokio::spawn(async move { queries.run(listener).await });
+    let task = tokio::spawn(async move { queries.run(Some(listener)).await });
     run(&world.pool, &SHOP.replace("$B", "2")).await;
     run(
         &world.pool,

@@ -22,7 +22,8 @@ pub struct World {
     pub pool: PgPool,
     pub queries: Arc<Queries>,
     pub freshness: Arc<Freshness>,
-    pub database: TestDatabase,
+    pub url: String,
+    _database: Option<TestDatabase>,
     pub clock: Arc<Fixed>,
 }
 
@@ -111,6 +112,11 @@ impl World {
     pub async fn with(limits: Limits) -> Option<Self> {
         let database = TestDatabase::create().await?;
         let pool = database.pool().await;
+        Some(Self::over(database.url(), pool, Some(database), limits).await)
+    }
+
+    /// In a migrated database.
+    pub async fn over(url: String, pool: PgPool, database: Option<TestDatabase>, limits: Limits) -> Self {
         run(&pool, &SHOP.replace("$B", "1")).await;
         run(&pool, PEOPLE).await;
         run(
@@ -127,7 +133,7 @@ impl World {
             generation: Generation::FIRST,
             shards: ShardCount::try_from(4).unwrap(),
         };
-        let query_pool = limits.pool(database.url()).connect().await.unwrap();
+        let query_pool = limits.pool(url.as_str()).connect().await.unwrap();
         let freshness = Arc::new(Freshness::new(query_pool.clone(), resources.projections(), log));
         freshness.refresh().await.unwrap();
         let (ambient, clock) = Ambient::fixed(NOW_MS, 1);
@@ -140,18 +146,27 @@ impl World {
             ambient,
             limits,
         );
-        Some(Self {
+        Self {
             pool,
             queries: Arc::new(queries),
             freshness,
-            database,
+            url,
+            _database: database,
             clock,
-        })
+        }
     }
 
     /// Another query node over the same database, which keeps itself up to date until it is dropped.
     pub async fn node(&self, limits: Limits) -> Node {
-        let pool = limits.pool(self.database.url()).connect().await.unwrap();
+        let listener = Listener::connect(&limits.pool(self.url.as_str()), &[CHANNEL])
+            .await
+            .unwrap();
+        self.node_at(&self.url, limits, Some(listener)).await
+    }
+
+    /// The same over a database with the same contents.
+    pub async fn node_at(&self, url: &str, limits: Limits, listener: Option<Listener>) -> Node {
+        let pool = limits.pool(url).connect().await.unwrap();
         let resources = Arc::new(Resources::of(&pool, definitions()).await.unwrap());
         let log = self.freshness.log();
         let freshness = Arc::new(Freshness::new(pool.clone(), resources.projections(), log));
@@ -159,9 +174,6 @@ impl World {
         let (ambient, _) = Ambient::fixed(NOW_MS, 1);
         let key = CursorKey::new(&[7; 32]).unwrap();
         let queries = Arc::new(Queries::new(pool, resources, freshness, key, ambient, limits));
-        let listener = Listener::connect(&limits.pool(self.database.url()), &[CHANNEL])
-            .await
-            .unwrap();
         let kept = Arc::clone(&queries);
         let task = tokio::spawn(async move { kept.run(listener).await });
         Node { queries, task }
@@ -204,6 +216,13 @@ impl World {
 pub struct Node {
     pub queries: Arc<Queries>,
     task: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// It does not keep itself up to date any more.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
 }
 
 impl Drop for Node {

@@ -85,6 +85,7 @@ mod tests {
             epoch_hint: 0,
             expires_at: None,
             live,
+            remaining: std::time::Duration::ZERO,
         }
     }
 

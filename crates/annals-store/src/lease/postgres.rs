@@ -87,10 +87,10 @@ fn count(name: &'static str, keys: &[LeaseKey]) {
     }
 }
 
-type LeaseRow = (String, i32, String, String, i64, Option<DateTime<Utc>>, bool);
+type LeaseRow = (String, i32, String, String, i64, Option<DateTime<Utc>>, bool, i64);
 
 fn lease_of(kind: LeaseKind, row: LeaseRow) -> Lease {
-    let (name, shard, node, url, epoch, expires_at, live) = row;
+    let (name, shard, node, url, epoch, expires_at, live, remaining_ms) = row;
     Lease {
         // Only `shard_to_db` writes these two, and it never writes a negative number.
         key: LeaseKey::new(kind, name, u32::try_from(shard).unwrap_or(0)),
@@ -99,7 +99,27 @@ fn lease_of(kind: LeaseKind, row: LeaseRow) -> Lease {
         epoch_hint: u64::try_from(epoch).unwrap_or(0),
         expires_at,
         live,
+        remaining: millis(remaining_ms),
     }
+}
+
+/// A row that is a node's or a lease's.
+#[derive(sqlx::FromRow)]
+struct SurveyRow {
+    kind: String,
+    roles: Vec<String>,
+    name: String,
+    shard: i32,
+    node: String,
+    url: String,
+    epoch_hint: i64,
+    expires_at: Option<DateTime<Utc>>,
+    live: bool,
+    remaining_ms: i64,
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
 #[async_trait]
@@ -132,24 +152,29 @@ impl Leases for PgLeases {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, Error> {
-        let rows: Vec<(String, String, Vec<String>, DateTime<Utc>)> = sqlx::query_as(
-            "SELECT node, url, roles, expires_at FROM annals.lease
+        let rows: Vec<(String, String, Vec<String>, DateTime<Utc>, i64)> = sqlx::query_as(
+            "SELECT node, url, roles, expires_at, (extract(epoch FROM expires_at - now()) * 1000)::bigint
+             FROM annals.lease
              WHERE kind = 'node' AND expires_at > now() ORDER BY node",
         )
         .fetch_all(&self.pool)
         .await?;
-        let nodes = rows.into_iter().map(|(id, url, roles, expires_at)| Node {
-            id: NodeId::new(id),
-            url,
-            roles,
-            expires_at,
-        });
+        let nodes = rows
+            .into_iter()
+            .map(|(id, url, roles, expires_at, remaining_ms)| Node {
+                id: NodeId::new(id),
+                url,
+                roles,
+                expires_at,
+                remaining: millis(remaining_ms),
+            });
         Ok(nodes.collect())
     }
 
     async fn list(&self, kind: LeaseKind, name: &str) -> Result<Vec<Lease>, Error> {
         let rows: Vec<LeaseRow> = sqlx::query_as(
-            "SELECT name, shard, node, url, epoch_hint, nullif(expires_at, '-infinity'), expires_at > now()
+            "SELECT name, shard, node, url, epoch_hint, nullif(expires_at, '-infinity'), expires_at > now(),
+                 CASE WHEN expires_at > now() THEN (extract(epoch FROM expires_at - now()) * 1000)::bigint ELSE 0 END
              FROM annals.lease WHERE kind = $1 AND name = $2 ORDER BY shard",
         )
         .bind(kind.as_str())
@@ -157,6 +182,49 @@ impl Leases for PgLeases {
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.into_iter().map(|row| lease_of(kind, row)).collect())
+    }
+
+    async fn survey(&self, kind: LeaseKind, name: &str) -> Result<(Vec<Node>, Vec<Lease>), Error> {
+        let rows: Vec<SurveyRow> = sqlx::query_as(
+            "SELECT kind, roles, name, shard, node, url, epoch_hint, nullif(expires_at, '-infinity') AS expires_at,
+                 expires_at > now() AS live,
+                 CASE WHEN expires_at > now() THEN (extract(epoch FROM expires_at - now()) * 1000)::bigint ELSE 0 END
+                     AS remaining_ms
+             FROM annals.lease
+             WHERE (kind = 'node' AND expires_at > now()) OR (kind = $1 AND name = $2) ORDER BY node, shard",
+        )
+        .bind(kind.as_str())
+        .bind(name)
+        .fetch_all(&self.pool)
+        .await?;
+        let (mut nodes, mut leases) = (Vec::new(), Vec::new());
+        for row in rows {
+            match (row.kind == "node", row.expires_at) {
+                (true, Some(expires_at)) => nodes.push(Node {
+                    id: NodeId::new(row.node),
+                    url: row.url,
+                    roles: row.roles,
+                    expires_at,
+                    remaining: millis(row.remaining_ms),
+                }),
+                (true, None) => {}
+                (false, expires_at) => leases.push(lease_of(
+                    kind,
+                    (
+                        row.name,
+                        row.shard,
+                        row.node,
+                        row.url,
+                        row.epoch_hint,
+                        expires_at,
+                        row.live,
+                        row.remaining_ms,
+                    ),
+                )),
+            }
+        }
+        leases.sort_by_key(|lease| lease.key.shard);
+        Ok((nodes, leases))
     }
 
     async fn acquire(&self, keys: &[LeaseKey]) -> Result<Vec<LeaseKey>, Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_store::lease::{LeaseKey, LeaseKind, Leases, NodeId, PgLeases, balance};
+use annals_store::lease::{Lease, LeaseKey, LeaseKind, Leases, Node, NodeId, PgLeases, balance};
 use annals_store::pool::PoolSettings;
 use annals_store::testing::TestDatabase;
 use annals_store::{Error, ErrorClass};
@@ -236,4 +236,47 @@ async fn two_nodes_that_follow_the_balance_share_all_work() {
         let plan = balance(node.node(), &nodes, &keys, &table);
         assert!(plan.acquire.is_empty() && plan.release.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_survey_is_what_nodes_and_list_say_and_how_long_it_holds() {
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
+    let pool = database.pool().await;
+    let (a, b) = (leases(&pool, "a"), leases(&pool, "b"));
+    a.keep_node(&["command".to_owned()]).await.unwrap();
+    b.keep_node(&["query".to_owned()]).await.unwrap();
+    let keys = shards(0..3);
+    a.acquire(&keys).await.unwrap();
+    a.release(&keys[..1]).await.unwrap();
+    let other = LeaseKey::new(LeaseKind::Projection, "orders/1", 0);
+    b.acquire(&[other]).await.unwrap();
+    let (nodes, listed) = b.survey(LeaseKind::Command, "").await.unwrap();
+    let names = |nodes: &[Node]| -> Vec<_> {
+        let named = nodes.iter().map(|node| (node.id.clone(), node.roles.clone()));
+        named.collect()
+    };
+    assert_eq!(names(&nodes), names(&b.nodes().await.unwrap()));
+    let held = |leases: &[Lease]| -> Vec<_> {
+        let held = leases
+            .iter()
+            .map(|lease| (lease.key.clone(), lease.node.clone(), lease.live));
+        held.collect()
+    };
+    assert_eq!(
+        held(&listed),
+        held(&b.list(LeaseKind::Command, "").await.unwrap())
+    );
+    assert_eq!(listed.len(), 3);
+    let ttl = a.ttl();
+    for lease in &listed {
+        assert_eq!(lease.live, !lease.remaining.is_zero(), "{lease:?}");
+        assert!(lease.remaining <= ttl);
+    }
+    assert!(
+        nodes
+            .iter()
+            .all(|node| !node.remaining.is_zero() && node.remaining <= ttl)
+    );
 }

@@ -15,6 +15,8 @@ section! {
         internal_listen: String = "127.0.0.1:0".to_owned(),
         /// 32 random bytes that all nodes share: they sign what nodes say to each other. Needed outside `dev`.
         key_file: Option<PathBuf> = None,
+        /// How long a node that is told to end answers on after it said that it is not ready, if others take over.
+        drain_ms: u64 = 1_000,
         /// What this node does: command, projector, process, query, audit; empty: all of it.
         roles: Vec<String> = Vec::new(),
     }
@@ -87,7 +89,7 @@ section! {
 section! {
     /// Deciding commands.
     pub struct Command in "command" {
-        /// Commands that wait for the engine; beyond it 503 `overloaded`.
+        /// Commands that are open at one task of the engine, until their answer; beyond it 503 `overloaded`.
         mailbox: usize = 1_024,
         /// Bytes of a shard's records that are decided and not settled; beyond it 503 `overloaded`.
         inflight_bytes: Bytes = Bytes::mib(16),
@@ -189,7 +191,7 @@ section! {
     pub struct Query in "query" {
         /// The largest page.
         limit_max: u32 = 500,
-        /// Connections.
+        /// Connections for queries; two more are the node's own.
         pool: u32 = 16,
         /// The server ends a statement that takes longer.
         statement_timeout_ms: u64 = 2_000,

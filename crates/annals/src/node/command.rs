@@ -9,6 +9,8 @@ use annals_command::{ClockProbe, Commands, EngineSettings, Ownership};
 use annals_log::writer::WriterSettings;
 use annals_log::{Checkpoint, JournalHead, LogKind, PgStreamStore, StreamStore};
 use annals_store::clock::clock_offset;
+use annals_store::lease;
+use annals_store::notify::Listener;
 use annals_store::roles::DatabaseRole;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
@@ -61,13 +63,24 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Co
     let (asks_sender, asks) = mpsc::unbounded_channel();
     let engine_stop = tasks.token(Phase::Engine);
     let commands = annals_command::start(&engine, asks_sender, &engine_stop, tasks.set(Phase::Engine));
+    // Of their own: renewals must not wait behind cold loads.
+    let own = parts
+        .databases
+        .pool(DatabaseRole::Command, "leases", 2, None)
+        .await?;
+    let settings = parts
+        .databases
+        .settings(DatabaseRole::Command, "lease-listener", 1)?;
     let ownership = Ownership {
-        leases: parts.leases(pool.clone()),
+        leases: parts.leases(own.clone()),
         commands: commands.clone(),
         shards: parts.log.shards,
         asks,
-        clock: Some(clock_probe(parts, pool.clone())),
+        clock: Some(clock_probe(parts, own)),
         ambient: parts.ambient.clone(),
+        standing: parts.standing.clone(),
+        notifier: Some(parts.notifier.clone()),
+        listener: Some(Listener::connect(&settings, &[lease::CHANNEL]).await?),
     };
     let stop = tasks.token(Phase::Work);
     if parts.log.kind == LogKind::Kafka {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use annals_query::resource::LoadError;
 use annals_query::{Freshness, Limits, LiveLimits, LogIdentity, Queries, Resources, freshness};
 use annals_store::notify::Listener;
+use annals_store::pool::ConnectError;
 use annals_store::roles::DatabaseRole;
 
 use crate::config::ConfigError;
@@ -16,6 +17,9 @@ use crate::node::tasks::{Phase, Tasks};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the first builds may take.
 const BUILT_WITHIN: Duration = Duration::from_secs(120);
+
+/// What a standby answers to `LISTEN`: read_only_sql_transaction.
+const READ_ONLY: &str = "25006";
 
 /// Starts it; waits until every read model has a build.
 pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Arc<Queries>> {
@@ -64,7 +68,14 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Ar
     let listening = parts
         .databases
         .settings(DatabaseRole::Query, "query-listener", 1)?;
-    let listener = Listener::connect(&listening, &[freshness::CHANNEL]).await?;
+    let listener = match Listener::connect(&listening, &[freshness::CHANNEL]).await {
+        Ok(listener) => Some(listener),
+        Err(ConnectError::Database { source, .. }) if source.sqlstate().as_deref() == Some(READ_ONLY) => {
+            tracing::info!("the query database is a standby, which cannot notify: it is read every 100 ms");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
     let cursor = parts.keys.cursor.clone();
     let queries = Arc::new(Queries::new(
         pool,
