@@ -152,10 +152,10 @@ impl From<RebuildError> for super::LifecycleError {
 }
 
 /// The live build, and the one that is to be it.
-pub(super) fn target<'a>(
-    rows: &'a [BuildRow],
+pub(super) fn target(
+    rows: &[BuildRow],
     direction: Direction,
-) -> Result<(&'a BuildRow, &'a BuildRow), Refusal> {
+) -> Result<(&BuildRow, &BuildRow), Refusal> {
     let refuse = |code, text: &str| Refusal {
         code,
         text: text.to_owned(),
