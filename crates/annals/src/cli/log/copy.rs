@@ -4,34 +4,36 @@
 //! subjects, process managers) is carried in the transaction that makes the copy a log. Until then no node opens it, and
 //! the same command goes on where it was cut short. The source stays as it is, closed.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_log::copy::{self, BehindAs, Carried, CloseDraft, CopyError, CopySettings, Of, Proof, ShardCopy};
+use annals_log::copy::{self, Carried, CloseDraft, CopyError, CopySettings, Of, Proof, ShardCopy};
 use annals_log::{
     Checkpoint, Indexer, IndexerSettings, KafkaError, KafkaLog, Log, LogIdentity, LogKind, PostgresLog,
 };
 use annals_record::value::ClaimValue;
-use annals_record::{Generation, Offset, Shard, ShardCount, hash};
+use annals_record::{Generation, Offset, Shard, hash};
 use annals_store::lease::{Leases, NodeId, PgLeases};
 use annals_store::roles::DatabaseRole;
 use anyhow::Context as _;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde::Serialize;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::cli::args::CopyArgs;
-use crate::cli::output::{self, Output, Progress};
+use crate::cli::output::{Output, Progress};
 use crate::config::{ConfigError, Layers, Settings, load};
 use crate::exit::{Answer, Usage};
 use crate::node::databases::Databases;
 use crate::node::log::{self as node_log, OpenLog};
 use crate::node::tasks::{Phase, Tasks};
+use report::Report;
 
 /// Shards that are copied at once.
 const AT_ONCE: usize = 4;
@@ -63,48 +65,6 @@ impl Side {
             pool,
         })
     }
-}
-
-/// One line of the report.
-#[derive(Debug, Serialize)]
-struct Row {
-    shard: Shard,
-    /// Accepted records, the same in both.
-    records: u64,
-    /// The chain behind them, the same in both.
-    chain: String,
-    /// Records of the source that do not count, and were not copied.
-    source_ghosts: u64,
-    /// Appends that were made again, and what does not count in the target.
-    resent: u64,
-    target_ghosts: u64,
-    /// Records that stay behind.
-    behind: usize,
-}
-
-/// A record that stays behind.
-#[derive(Debug, Serialize)]
-struct Left {
-    shard: Shard,
-    offset: Offset,
-    kind: Option<String>,
-    stream: Option<String>,
-    record: Option<String>,
-    hash: String,
-    /// What it was in the source: accepted, a ghost, or behind a halt.
-    was: String,
-}
-
-/// Everything, for programs.
-#[derive(Debug, Serialize)]
-struct Report {
-    generation: Generation,
-    shards: Vec<Row>,
-    behind: Vec<Left>,
-    subject_keys: u64,
-    processes: annals_process::Carried,
-    /// Process managers that had read records that stay behind.
-    readers_ahead: Vec<String>,
 }
 
 /// Copies.
@@ -156,15 +116,15 @@ pub(super) async fn run(app: &App, args: &CopyArgs, output: Output) -> anyhow::R
         "a reader of the source has moved meanwhile: stop every node, then run it again"
     );
     let (subject_keys, processes) = finish(&from, &to, &identity, &carried, &proofs).await?;
-    let report = Report {
-        generation: identity.generation,
-        shards: rows(&copies, &proofs),
-        behind: left(&copies),
+    let report = Report::of(
+        identity.generation,
+        &copies,
+        &proofs,
+        &carried,
         subject_keys,
         processes,
-        readers_ahead: ahead(&carried),
-    };
-    print(&report, &identity, output)?;
+    );
+    report.print(output)?;
     Ok(Answer::Done)
 }
 
@@ -448,83 +408,4 @@ async fn finish(
     identity.end_copy(&mut target).await?;
     target.commit().await?;
     Ok((keys, processes))
-}
-
-fn rows(copies: &BTreeMap<Shard, ShardCopy>, proofs: &BTreeMap<Shard, Proof>) -> Vec<Row> {
-    let row = |(shard, copied): (&Shard, &ShardCopy)| Row {
-        shard: *shard,
-        records: copied.head.accepted,
-        chain: copied.head.chain.to_string(),
-        source_ghosts: copied.ghosts,
-        resent: copied.resent,
-        target_ghosts: proofs.get(shard).map_or(0, |proof| proof.ghosts),
-        behind: copied.behind.len(),
-    };
-    copies.iter().map(row).collect()
-}
-
-fn left(copies: &BTreeMap<Shard, ShardCopy>) -> Vec<Left> {
-    let of_shard = |(shard, copied): (&Shard, &ShardCopy)| {
-        let shard = *shard;
-        let left = copied.behind.iter().map(move |behind| Left {
-            shard,
-            offset: behind.offset,
-            kind: behind.kind.map(|kind| format!("{kind:?}").to_lowercase()),
-            stream: behind.stream.clone(),
-            record: behind.id.map(|id| id.to_string()),
-            hash: behind.hash.to_string(),
-            was: match behind.verdict {
-                BehindAs::Accepted => "accepted".to_owned(),
-                BehindAs::Ghost(why) => format!("ghost ({why})"),
-                BehindAs::Halted => "behind a halt".to_owned(),
-            },
-        });
-        left.collect::<Vec<_>>()
-    };
-    copies.iter().flat_map(of_shard).collect()
-}
-
-fn ahead(carried: &[Carried]) -> Vec<String> {
-    let ahead = carried.iter().filter(|carried| carried.lost() > 0);
-    ahead
-        .map(|carried| {
-            format!(
-                "`{}` had read {} records of shard {} that stay behind",
-                carried.reader,
-                carried.lost(),
-                carried.shard
-            )
-        })
-        .collect()
-}
-
-fn print(report: &Report, identity: &LogIdentity, output: Output) -> anyhow::Result<()> {
-    if output != Output::Table {
-        return output.print(report);
-    }
-    output.print_all(&report.shards)?;
-    if !report.behind.is_empty() {
-        output::text("\nrecords that stay behind:")?;
-        output.print_all(&report.behind)?;
-    }
-    for ahead in &report.readers_ahead {
-        output::text(&format!("look into it: {ahead}"))?;
-    }
-    let records: u64 = report.shards.iter().map(|row| row.records).sum();
-    let annals_process::Carried {
-        instances,
-        outbox,
-        timers,
-    } = report.processes;
-    output::text(&format!(
-        "\ncopied: {records} records in {} shards, every chain the same; generation {}\ncarried: {} keys of data subjects, \
-         {instances} process instances, {outbox} outbox rows, {timers} timers",
-        shards(identity.shards),
-        report.generation,
-        report.subject_keys
-    ))
-}
-
-fn shards(count: ShardCount) -> u32 {
-    count.get()
 }
