@@ -197,21 +197,21 @@ async fn a_client_with_a_token_sees_its_own_write_on_three_query_nodes() {
     live.until(|held| held.len() == 1).await;
     let receive = json!({"quantity": 1, "reference": "delivery"});
     let (mut stale, mut asked, mut worst) = (0, 0, Duration::ZERO);
-    for number in 1..=60 {
+    for (turn_of, number) in (1..).zip(1..=60_u64) {
         let written = commands.post(&format!("{path}/receive"), &receive).await;
         let position = written.is(200).position().to_owned();
         let since = Instant::now();
         // Without the token: at once, and as old as it happens to be; never from the future, and it says its position.
-        let reader = &reads[number % 3];
+        let reader = &reads[turn_of % 3];
         let now = reader.get(&path).await;
         let shown = now.data()["on_hand"].as_u64().unwrap();
-        assert!(shown <= number as u64);
+        assert!(shown <= number);
         assert!(now.header("annals-lag-ms").unwrap().parse::<u64>().is_ok());
         let (shard, offset) = position.split_once(':').unwrap();
         let (shard, offset): (u32, u64) = (shard.parse().unwrap(), offset.parse().unwrap());
         let folded = now.position_in(shard).unwrap();
         assert_eq!(
-            shown == number as u64,
+            shown == number,
             folded >= offset,
             "rows and positions are of one moment"
         );
@@ -219,7 +219,7 @@ async fn a_client_with_a_token_sees_its_own_write_on_three_query_nodes() {
         stale += u32::from(folded < offset);
         // With it: on every node, whichever is asked first.
         for turn in 0..3 {
-            let reader = &reads[(number + turn) % 3];
+            let reader = &reads[(turn_of + turn) % 3];
             let list = "/v1/products?name=A%20thing&fields=sku,on_hand";
             for path in [path.as_str(), list] {
                 let answer = reader.get_after(path, &position).await;
