@@ -31,9 +31,8 @@ mod event;
 mod feed;
 mod hub;
 
-pub use event::{Event, LiveId, LiveIdError, Kind};
+pub use event::{Event, Kind, LiveId, LiveIdError};
 pub use hub::{End, Next, Subscription};
-
 
 pub(crate) use feed::Row;
 pub(crate) use hub::{Hub, Listing, Shared};
