@@ -145,9 +145,5 @@ fn read(block: &str) -> Option<Event> {
         }
     }
     let data = serde_json::from_str(&data.join("\n")).ok()?;
-    Some(Event {
-        id,
-        kind: kind?,
-        data,
-    })
+    Some(Event { id, kind: kind?, data })
 }

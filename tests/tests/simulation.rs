@@ -75,10 +75,7 @@ fn every_planted_mistake_is_found() {
                 .collect::<Vec<_>>()
         };
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().unwrap())
-            .collect()
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     assert_eq!(missed, [], "not found within {MOST_SEEDS} seeds");
 }

@@ -35,20 +35,12 @@ async fn a_history_shows_commands_events_refusals_and_actors_in_order() {
     // Whatever an auditor asks, the answer says how fresh it is.
     let (shard, offset) = position.split_once(':').unwrap();
     let (shard, offset): (u32, u64) = (shard.parse().unwrap(), offset.parse().unwrap());
-    for path in [
-        "streams/product-{sku}",
-        "streams/product-{sku}/state",
-        "records?limit=1",
-        "shards",
-    ] {
+    for path in ["streams/product-{sku}", "streams/product-{sku}/state", "records?limit=1", "shards"] {
         let path = format!("/v1/audit/{}", path.replace("{sku}", &sku));
         let answer = auditor.get_after(&path, &position).await;
         answer.is(200);
         assert!(answer.position_in(shard).unwrap() >= offset, "{path}");
-        assert!(
-            answer.header("annals-lag-ms").unwrap().parse::<u64>().is_ok(),
-            "{path}"
-        );
+        assert!(answer.header("annals-lag-ms").unwrap().parse::<u64>().is_ok(), "{path}");
     }
     let history = items(
         &auditor
@@ -237,10 +229,8 @@ async fn auditors_see_shards_and_everyone_else_sees_nothing_of_it() {
     let owner = shards[0]["owner"].as_str().expect("an owner");
     assert!(shards.iter().all(|shard| shard["owner"] == owner), "{shards:?}");
     assert!(
-        shards
-            .iter()
-            .all(|shard| shard["time"].is_null()
-                || shard["time"].as_str().is_some_and(|time| time.ends_with('Z'))),
+        shards.iter().all(|shard| shard["time"].is_null()
+            || shard["time"].as_str().is_some_and(|time| time.ends_with('Z'))),
         "{shards:?}"
     );
     for role in ["clerk", "warehouse", "finance", "operator", "customer"] {

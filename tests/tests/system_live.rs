@@ -19,26 +19,16 @@ async fn a_customer_follows_own_orders_from_placement_to_delivery() {
     let api = server.api_as("customer", &mine);
     let mut orders = Follower::begin(&api, "/v1/orders", None).await;
     let first = orders.next().await.unwrap();
-    assert_eq!(
-        (first.kind.as_str(), first.data),
-        ("snapshot", json!({"data": []}))
-    );
-    shop.place(&theirs, "2004-03-02", "tok_ok", &[(&sku, 1, 500)])
-        .await;
+    assert_eq!((first.kind.as_str(), first.data), ("snapshot", json!({"data": []})));
+    shop.place(&theirs, "2004-03-02", "tok_ok", &[(&sku, 1, 500)]).await;
     let placed = shop.place(&mine, "2004-03-02", "tok_ok", &[(&sku, 1, 500)]).await;
     orders
-        .until(|held| {
-            held.get(&placed.order)
-                .is_some_and(|row| row["data"]["status"] == "confirmed")
-        })
+        .until(|held| held.get(&placed.order).is_some_and(|row| row["data"]["status"] == "confirmed"))
         .await;
     let row = &orders.held[&placed.order];
     let read = api.get(&format!("/v1/orders/{}", placed.order)).await;
     assert_eq!(row["data"], read.data(), "the same row as a plain query has");
-    assert_eq!(
-        Some(row["version"].to_string().as_str()),
-        read.header("annals-version")
-    );
+    assert_eq!(Some(row["version"].to_string().as_str()), read.header("annals-version"));
     // The id's positions are what `Annals-After` takes.
     let (positions, _) = orders.last.as_ref().unwrap().split_once(';').unwrap();
     api.get_after("/v1/orders", positions).await.is(200);
@@ -49,8 +39,7 @@ async fn a_customer_follows_own_orders_from_placement_to_delivery() {
     let mut confirmed = Follower::begin(&server.api("clerk"), &path, None).await;
     confirmed.until(|held| held.len() == 1).await;
     let ship = json!({"carrier": "Owl", "tracking": "1"});
-    shop.done(&format!("/v1/orders/{}/ship", placed.order), &ship)
-        .await;
+    shop.done(&format!("/v1/orders/{}/ship", placed.order), &ship).await;
     confirmed.until(|held| held.is_empty()).await;
     orders
         .until(|held| held[&placed.order]["data"]["status"] == "shipped")
@@ -100,19 +89,14 @@ async fn a_follower_goes_on_over_restarts_without_loss_or_repeat() {
     let server = home.dev();
     let shop = Shop::of(&server);
     // What happens while nobody follows is not lost.
-    shop.done(&format!("/v1/products/{other}/receive"), &receive)
-        .await;
+    shop.done(&format!("/v1/products/{other}/receive"), &receive).await;
     shop.product_is(&other, 1, 0).await;
     let mut list = Follower::begin(&shop.admin, "/v1/products?status=active", Some(&list)).await;
     list.until(|held| held[&other]["data"]["on_hand"] == 1).await;
     let mut row = Follower::begin(&shop.admin, &format!("/v1/products/{sku}"), Some(&row)).await;
     shop.done(&format!("/v1/products/{sku}/receive"), &receive).await;
     row.until(|held| held[&sku]["data"]["on_hand"] == 7).await;
-    assert_eq!(
-        (row.snapshots, row.repeats),
-        (1, 0),
-        "of a row every node knows what was missed"
-    );
+    assert_eq!((row.snapshots, row.repeats), (1, 0), "of a row every node knows what was missed");
     assert_eq!(list.repeats, 0);
     drop((row, list));
     server.stop();
@@ -158,9 +142,7 @@ async fn bounds_are_kept_and_said() {
         assert!(Instant::now() < until, "no place came back");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let whole = server
-        .api_as("admin", &unique("somebody"))
-        .call("GET", "/v1/products");
+    let whole = server.api_as("admin", &unique("somebody")).call("GET", "/v1/products");
     let refused = whole.header("accept", "text/event-stream").send().await;
     refused.problem(400, "invalid-parameter");
     server.stop();

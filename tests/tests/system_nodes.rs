@@ -328,10 +328,7 @@ async fn a_client_with_a_token_sees_its_own_write_on_three_query_nodes() {
     let register = json!({"name": "A thing", "price": {"amount": 500, "currency": "USD"}});
     let path = format!("/v1/products/{sku}");
     let registered = commands.post(&format!("{path}/register"), &register).await;
-    reads[0]
-        .get_after(&path, registered.is(201).position())
-        .await
-        .is(200);
+    reads[0].get_after(&path, registered.is(201).position()).await.is(200);
     let mut live = Follower::begin(&reads[1], &path, None).await;
     live.until(|held| held.len() == 1).await;
     let receive = json!({"quantity": 1, "reference": "delivery"});
@@ -349,11 +346,7 @@ async fn a_client_with_a_token_sees_its_own_write_on_three_query_nodes() {
         let (shard, offset) = position.split_once(':').unwrap();
         let (shard, offset): (u32, u64) = (shard.parse().unwrap(), offset.parse().unwrap());
         let folded = now.position_in(shard).unwrap();
-        assert_eq!(
-            shown == number as u64,
-            folded >= offset,
-            "rows and positions are of one moment"
-        );
+        assert_eq!(shown == number as u64, folded >= offset, "rows and positions are of one moment");
         asked += 1;
         stale += u32::from(folded < offset);
         // With it: on every node, whichever is asked first.
@@ -372,9 +365,7 @@ async fn a_client_with_a_token_sees_its_own_write_on_three_query_nodes() {
             }
         }
     }
-    eprintln!(
-        "without a token {stale} of {asked} answers were stale; with it the own write was seen within {worst:?}"
-    );
+    eprintln!("without a token {stale} of {asked} answers were stale; with it the own write was seen within {worst:?}");
     live.until(|held| held[&sku]["data"]["on_hand"] == 60).await;
     assert_eq!((live.snapshots, live.repeats), (1, 0));
     // The node that served it goes; another one goes on behind the last event.

@@ -450,10 +450,7 @@ async fn a_statement_that_takes_too_long_is_503_and_what_is_known_is_still_answe
     assert_eq!(shop.admin.get(&path).await.data()["on_hand"], 5);
     let late = shop.admin.get("/v1/products?limit=3").await;
     let problem = late.problem(503, "overloaded");
-    assert!(
-        problem["detail"].as_str().unwrap().contains("too long"),
-        "{problem}"
-    );
+    assert!(problem["detail"].as_str().unwrap().contains("too long"), "{problem}");
     assert!(late.header("retry-after").unwrap().parse::<u64>().is_ok());
     lock.rollback().await.unwrap();
     shop.admin.get("/v1/products?limit=3").await.is(200);

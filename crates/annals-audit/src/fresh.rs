@@ -45,16 +45,10 @@ impl Audit {
             fragment::checkpoints(&reader, "c")
         );
         let shards = i32::try_from(self.shards.get()).unwrap_or(i32::MAX);
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(shards)
-            .fetch_one(&self.pool)
-            .await?;
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(shards).fetch_one(&self.pool).await?;
         let shards: Option<Vec<i32>> = row.try_get(0)?;
         let nexts: Option<Vec<i64>> = row.try_get(1)?;
-        let pairs = shards
-            .unwrap_or_default()
-            .into_iter()
-            .zip(nexts.unwrap_or_default());
+        let pairs = shards.unwrap_or_default().into_iter().zip(nexts.unwrap_or_default());
         let mut positions: Vec<Position> = pairs
             .filter_map(|(shard, next)| {
                 let (shard, next) = (Shard::try_from(shard).ok()?, Offset::try_from(next).ok()?);

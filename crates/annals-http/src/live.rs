@@ -200,10 +200,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<LiveId>, Problem> {
     let text = value.to_str().ok().filter(|_| values.next().is_none());
     match text {
         Some("") => Ok(None),
-        Some(text) => text
-            .parse()
-            .map(Some)
-            .map_err(|error| wrong(&format!("is {error}"))),
+        Some(text) => text.parse().map(Some).map_err(|error| wrong(&format!("is {error}"))),
         None => Err(wrong("must be there once, and plain text")),
     }
 }

@@ -10,7 +10,7 @@ use annals_domain::catalog::{AggregateType, AnyCommand};
 use annals_domain::{CommandRequest, Precondition};
 use annals_query::live::Next;
 use annals_query::{
-    Column, ListAnswer, LiveId, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer,
+    Column, LiveId, ListAnswer, Meta, Queries, QueryError, Request as QueryRequest, RowAnswer,
 };
 use annals_record::{Key, Position, RecordId, StreamId};
 use bytes::Bytes;

@@ -145,8 +145,7 @@ impl Problem {
     #[must_use]
     pub fn live_quota(limit: usize) -> Self {
         let detail = format!("You follow {limit} live changes already: end one, then begin another.");
-        let problem =
-            Self::because(Code::QuotaExceeded, detail).with_header(RETRY_AFTER, HeaderValue::from(5u32));
+        let problem = Self::because(Code::QuotaExceeded, detail).with_header(RETRY_AFTER, HeaderValue::from(5u32));
         match HeaderValue::from_str(&format!("\"live\";q={limit}")) {
             Ok(policy) => problem
                 .with_header(RATE_LIMIT_POLICY, policy)

@@ -277,10 +277,7 @@ pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
 /// # Errors
 /// 406.
 fn wanted(headers: &HeaderMap) -> Result<Form, Problem> {
-    let named = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let named = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let named = named.flat_map(|value| value.split(',')).any(|range| {
         let range = range.split(';').next().unwrap_or_default();
         range.trim().eq_ignore_ascii_case(EVENT_STREAM)
@@ -302,20 +299,14 @@ fn quality(headers: &HeaderMap, media: &str) -> Option<f32> {
     let kind = media.split('/').next().unwrap_or_default();
     let mut best: Option<(u8, f32)> = None;
     let mut any = false;
-    let values = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     for range in values.flat_map(|value| value.split(',')) {
         any = true;
         let mut parts = range.split(';').map(str::trim);
         let range = parts.next().unwrap_or_default();
         let specific = if range.eq_ignore_ascii_case(media) {
             3
-        } else if range
-            .strip_suffix("/*")
-            .is_some_and(|of| of.eq_ignore_ascii_case(kind))
-        {
+        } else if range.strip_suffix("/*").is_some_and(|of| of.eq_ignore_ascii_case(kind)) {
             2
         } else if range == "*/*" {
             1

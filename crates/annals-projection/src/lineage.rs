@@ -41,7 +41,11 @@ pub trait History: Send + Sync {
 
 #[async_trait]
 impl History for PgStreamStore {
-    async fn records(&self, _: Shard, stream: &StreamId) -> Result<Vec<(Offset, Arc<Record>)>, StoreError> {
+    async fn records(
+        &self,
+        _: Shard,
+        stream: &StreamId,
+    ) -> Result<Vec<(Offset, Arc<Record>)>, StoreError> {
         let (mut all, mut from) = (Vec::new(), Offset::new(0));
         loop {
             let page = self.page_of_stream(stream, from, PAGE).await?;
@@ -49,10 +53,7 @@ impl History for PgStreamStore {
                 return Ok(all);
             };
             from = last.next();
-            all.extend(
-                page.into_iter()
-                    .map(|(offset, record)| (offset, Arc::new(record))),
-            );
+            all.extend(page.into_iter().map(|(offset, record)| (offset, Arc::new(record))));
         }
     }
 }
@@ -343,9 +344,7 @@ async fn load(
         for (offset, record) in journal.records(shard, &stream).await? {
             let entry = reader::decode(&source.catalog, &record)
                 .map_err(|error| parking::FetchError(error.to_string()))?;
-            let Some(entry) = entry.map(Arc::new) else {
-                continue;
-            };
+            let Some(entry) = entry.map(Arc::new) else { continue };
             let count = entry.outcome.as_ref().map_or(0, Vec::len);
             events.extend((0..count).map(|index| Event {
                 entry: Arc::clone(&entry),

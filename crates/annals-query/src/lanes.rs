@@ -76,10 +76,7 @@ impl Lanes {
             match query.fetch_one(&mut *lane.connection).await {
                 Ok(row) => {
                     if lane.since.elapsed() < KEPT {
-                        self.free
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(lane);
+                        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
                     }
                     return Ok(row);
                 }

@@ -31,8 +31,9 @@ mod event;
 mod feed;
 mod hub;
 
-pub use event::{Event, Kind, LiveId, LiveIdError};
+pub use event::{Event, LiveId, LiveIdError, Kind};
 pub use hub::{End, Next, Subscription};
+
 
 pub(crate) use feed::Row;
 pub(crate) use hub::{Hub, Listing, Shared};

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use crate::answer::{self, ListAnswer, Meta, RowAnswer};
 use crate::cache::{Answers, CacheStats, Found};
 use crate::freshness::{self, COLUMNS, Freshness, Seen, State};
-use crate::lanes::Lanes;
 use crate::live::{Hub, LiveLimits};
 use crate::request::{Prepared, Request, Selection};
+use crate::lanes::Lanes;
 use crate::sql::{self, Statement};
 use crate::{CursorKey, QueryError, Resources, metrics as names};
 

@@ -238,11 +238,7 @@ impl Session {
         )
         .bind(self.statement_timeout_ms.to_string())
         .bind(if self.read_only { "on" } else { "off" })
-        .bind(if self.cached_plans {
-            "auto"
-        } else {
-            "force_custom_plan"
-        })
+        .bind(if self.cached_plans { "auto" } else { "force_custom_plan" })
         .bind(self.role.as_deref().unwrap_or("none"))
         .execute(connection)
         .await?;

@@ -9,8 +9,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{ConfigError, sections};
 
 /// What is logged where `ANNALS_LOG` does not say otherwise. (Same grammar as tracing's `EnvFilter`.)
-const SERVER: &str =
-    "info,sqlx=warn,sqlx::postgres::notice=error,h2=warn,hyper=warn,librdkafka=error,rdkafka=warn";
+const SERVER: &str = "info,sqlx=warn,sqlx::postgres::notice=error,h2=warn,hyper=warn,librdkafka=error,rdkafka=warn";
 const CLIENT: &str = "warn";
 
 /// Bounds of histograms, in seconds.

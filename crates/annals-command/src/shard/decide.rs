@@ -239,11 +239,7 @@ impl ShardEngine {
 
 /// From when on a key is remembered by a record of this time: by log time, never by the node's clock.
 fn remembered_after_ms(time_ms: i64, cx: &Shared<'_>) -> i64 {
-    let time_ms = if planted(Plant::KeysByWallClock) {
-        cx.now_ms
-    } else {
-        time_ms
-    };
+    let time_ms = if planted(Plant::KeysByWallClock) { cx.now_ms } else { time_ms };
     time_ms - i64::from(cx.settings.key_lifetime_s) * 1_000
 }
 

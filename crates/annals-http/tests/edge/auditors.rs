@@ -27,10 +27,7 @@ async fn each_route_asks_what_it_says() {
             "{target}"
         );
         assert_eq!(got.header("preference-applied"), "wait=1");
-        assert_eq!(
-            (got.header("annals-position"), got.header("annals-lag-ms")),
-            ("0:7, 3:1042", "250")
-        );
+        assert_eq!((got.header("annals-position"), got.header("annals-lag-ms")), ("0:7, 3:1042", "250"));
         let (question, after, wait) = bank.ports.questions.lock().unwrap().pop().unwrap();
         assert_eq!((after.len(), wait.as_secs()), (1, 1));
         question

@@ -52,7 +52,8 @@ permit (principal in Role::"operator", action == Action::"enter", resource == Ar
 
 type Answering = Box<dyn FnMut(&CommandRequest) -> Result<Answer, SendError> + Send>;
 type Reading = Box<dyn FnMut(&QueryRequest, Option<&str>) -> Result<Read, QueryError> + Send>;
-type Following = Box<dyn FnMut(&QueryRequest, &str, Option<&LiveId>) -> Result<Live, QueryError> + Send>;
+type Following =
+    Box<dyn FnMut(&QueryRequest, &str, Option<&LiveId>) -> Result<Live, QueryError> + Send>;
 type Auditing = Box<dyn FnMut(&Question) -> Result<Bytes, AuditError> + Send>;
 type Calling = Box<dyn FnMut(&str, &Request<Bytes>) -> Result<Response<Bytes>, PeerError> + Send>;
 

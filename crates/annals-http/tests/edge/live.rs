@@ -51,10 +51,7 @@ async fn whole(bank: &Bank, ask: Ask) -> String {
 async fn events_are_written_with_their_ids_and_the_answer_says_how_fresh_it_is() {
     let bank = Bank::new();
     bank.follows(|request, caller, last| {
-        assert_eq!(
-            (request.resource.as_str(), caller, last),
-            ("accounts", "ada", None)
-        );
+        assert_eq!((request.resource.as_str(), caller, last), ("accounts", "ada", None));
         let end = Next::End(End::TooSlow);
         Ok(live(stream::iter([event(r#"{"key":"k","data":{"a":1}}"#), end])))
     });
@@ -72,16 +69,12 @@ async fn events_are_written_with_their_ids_and_the_answer_says_how_fresh_it_is()
         assert_eq!(got.header(name), value, "{name}");
     }
     let text = String::from_utf8(got.bytes.to_vec()).unwrap();
-    let expected = format!(
-        "retry: 1000\n\nid: {FIRST}\nevent: change\ndata: {{\"key\":\"k\",\"data\":{{\"a\":1}}}}\n\n"
-    );
+    let expected =
+        format!("retry: 1000\n\nid: {FIRST}\nevent: change\ndata: {{\"key\":\"k\",\"data\":{{\"a\":1}}}}\n\n");
     let (events, end) = text.split_once("event: end\ndata: ").unwrap();
     assert_eq!(events, expected);
     let problem: serde_json::Value = serde_json::from_str(end.trim()).unwrap();
-    assert_eq!(
-        (&problem["code"], &problem["instance"]),
-        (&"overloaded".into(), &"/v1/accounts".into())
-    );
+    assert_eq!((&problem["code"], &problem["instance"]), (&"overloaded".into(), &"/v1/accounts".into()));
     assert_eq!(problem["correlation_id"], got.header("correlation-id"));
 }
 
@@ -91,28 +84,19 @@ async fn the_last_id_is_handed_on_and_what_is_none_is_400() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&seen);
     bank.follows(move |request, _, last| {
-        into.lock()
-            .unwrap()
-            .push((request.key.clone(), last.map(ToString::to_string)));
+        into.lock().unwrap().push((request.key.clone(), last.map(ToString::to_string)));
         Ok(live(stream::empty()))
     });
     let row = format!("/v1/accounts/{ID}");
-    assert_eq!(
-        whole(&bank, events(&bank, &row).with("last-event-id", FIRST)).await,
-        "retry: 1000\n\n"
-    );
+    assert_eq!(whole(&bank, events(&bank, &row).with("last-event-id", FIRST)).await, "retry: 1000\n\n");
     whole(&bank, events(&bank, "/v1/accounts").with("last-event-id", "")).await;
     let expected = [(Some(ID.to_owned()), Some(FIRST.to_owned())), (None, None)];
     assert_eq!(*seen.lock().unwrap(), expected);
     for wrong in ["7", "0:1", "0:1;x", "\u{e4}"] {
-        let got = bank
-            .get(events(&bank, "/v1/accounts").with("last-event-id", wrong))
-            .await;
+        let got = bank.get(events(&bank, "/v1/accounts").with("last-event-id", wrong)).await;
         assert_eq!(got.problem(), (400, "invalid-parameter".to_owned()), "{wrong}");
     }
-    let twice = events(&bank, "/v1/accounts")
-        .with("last-event-id", FIRST)
-        .with("last-event-id", FIRST);
+    let twice = events(&bank, "/v1/accounts").with("last-event-id", FIRST).with("last-event-id", FIRST);
     assert_eq!(bank.get(twice).await.problem().0, 400);
     assert_eq!(seen.lock().unwrap().len(), 2, "nothing is followed then");
 }
@@ -127,10 +111,7 @@ async fn who_may_not_look_may_not_follow_and_places_are_limited() {
     };
     assert_eq!(bank.get(as_role("nobody")).await.problem().0, 403);
     bank.follows(|_, _, _| Err(QueryError::TooManySubscribers));
-    assert_eq!(
-        bank.get(as_role("teller")).await.problem(),
-        (503, "overloaded".to_owned())
-    );
+    assert_eq!(bank.get(as_role("teller")).await.problem(), (503, "overloaded".to_owned()));
     bank.follows(|_, _, _| Err(QueryError::TooManyOfCaller { limit: 32 }));
     let got = bank.get(as_role("teller")).await;
     assert_eq!(got.problem(), (429, "quota-exceeded".to_owned()));
@@ -147,11 +128,7 @@ async fn a_quiet_stream_says_that_it_is_there_and_ends_with_the_token() {
     bank.clock.advance_ms(899_000);
     let began = tokio::time::Instant::now();
     let text = whole(&bank, ask).await;
-    assert!(
-        began.elapsed() >= Duration::from_millis(990),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() >= Duration::from_millis(990), "{:?}", began.elapsed());
     let beats = text.matches("\n:\n").count();
     assert!((1..200).contains(&beats), "{beats} heartbeats");
     let (_, end) = text.split_once("event: end\ndata: ").unwrap();
@@ -170,10 +147,7 @@ async fn a_failure_on_the_way_is_the_last_event() {
     });
     let text = whole(&bank, events(&bank, "/v1/accounts")).await;
     let (_, end) = text.split_once("event: end\ndata: ").unwrap();
-    assert!(
-        end.contains("\"code\":\"invalid-parameter\"") && !end.contains("event:"),
-        "{end}"
-    );
+    assert!(end.contains("\"code\":\"invalid-parameter\"") && !end.contains("event:"), "{end}");
 }
 
 #[tokio::test]

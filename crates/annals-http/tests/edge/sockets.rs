@@ -304,9 +304,8 @@ async fn whoever_takes_nothing_is_cut() {
     let running = running(&bank, settings).await;
     let mut socket = TcpStream::connect(running.address).await.unwrap();
     let token = bank.token("ada", "teller");
-    let request = format!(
-        "GET /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\naccept: text/event-stream\r\n\r\n"
-    );
+    let request =
+        format!("GET /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\naccept: text/event-stream\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     // One is here, one in the bank, one with the connection, which goes with it.
     let cut = async {
@@ -332,9 +331,8 @@ async fn live_changes_end_with_the_listener_and_say_so() {
     let running = running(&bank, Settings::default()).await;
     let mut socket = TcpStream::connect(running.address).await.unwrap();
     let token = bank.token("ada", "teller");
-    let request = format!(
-        "GET /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\naccept: text/event-stream\r\n\r\n"
-    );
+    let request =
+        format!("GET /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\naccept: text/event-stream\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("retry: 1000") {
@@ -346,12 +344,7 @@ async fn live_changes_end_with_the_listener_and_say_so() {
         socket.read_to_end(&mut seen).await.unwrap();
         running.task.await.unwrap();
     };
-    tokio::time::timeout(Duration::from_secs(5), ending)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(5), ending).await.unwrap();
     let seen = String::from_utf8_lossy(&seen);
-    assert!(
-        seen.contains("event: end\ndata: {") && seen.contains("\"code\":\"overloaded\""),
-        "{seen}"
-    );
+    assert!(seen.contains("event: end\ndata: {") && seen.contains("\"code\":\"overloaded\""), "{seen}");
 }

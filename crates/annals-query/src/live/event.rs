@@ -174,16 +174,7 @@ mod tests {
             assert_eq!(text.parse::<LiveId>().unwrap().to_string(), text);
         }
         let long = format!("{};AAAAAAAAAAAAAAAAAAAAAA", "0:1,".repeat(2_000));
-        let wrong = [
-            "",
-            ";",
-            "0:1",
-            "0:1;",
-            "0:1;AA",
-            "x;AAAAAAAAAAAAAAAAAAAAAA",
-            "0:1;AAAAAAAAAAAAAAAAAAAAAA;",
-            &long,
-        ];
+        let wrong = ["", ";", "0:1", "0:1;", "0:1;AA", "x;AAAAAAAAAAAAAAAAAAAAAA", "0:1;AAAAAAAAAAAAAAAAAAAAAA;", &long];
         for text in wrong {
             assert_eq!(text.parse::<LiveId>(), Err(LiveIdError), "{text}");
         }

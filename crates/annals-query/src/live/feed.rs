@@ -110,10 +110,7 @@ impl Feed {
         self.positions = positions;
         if !std::mem::replace(&mut self.begun, true) {
             // Nobody has seen anything yet: these are no changes.
-            self.rows = rows
-                .iter()
-                .map(|row| (Arc::clone(&row.key), row.digest))
-                .collect();
+            self.rows = rows.iter().map(|row| (Arc::clone(&row.key), row.digest)).collect();
             let sum = |digest: Digest, row: &Row| digest.with(None, Some(row.digest));
             self.digest = rows.iter().fold(Digest::default(), sum);
             return;
@@ -283,9 +280,7 @@ mod tests {
             let key = || json["key"].as_str().unwrap().to_owned();
             match event.kind {
                 super::super::Kind::Snapshot => {
-                    let pair = |row: &serde_json::Value| {
-                        (row["key"].as_str().unwrap().to_owned(), row["data"].to_string())
-                    };
+                    let pair = |row: &serde_json::Value| (row["key"].as_str().unwrap().to_owned(), row["data"].to_string());
                     self.held = json["data"].as_array().unwrap().iter().map(pair).collect();
                 }
                 super::super::Kind::Change => {

@@ -143,9 +143,7 @@ impl Hub {
     pub(crate) fn follow(&self, prepared: &Prepared, window: bool) -> Following {
         let key = (prepared.whole, window);
         let mut feeds = lock(&self.feeds);
-        let shared = feeds
-            .entry(key)
-            .or_insert_with(|| Arc::new(Shared::new(key, prepared)));
+        let shared = feeds.entry(key).or_insert_with(|| Arc::new(Shared::new(key, prepared)));
         shared.followers.fetch_add(1, Ordering::Relaxed);
         Following(Arc::clone(shared))
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Limits, Queries, Reading};
 use crate::freshness::State;
-use crate::live::{Hub, Listing, LiveId, Row, Shared, Subscription};
+use crate::live::{LiveId, Hub, Listing, Row, Shared, Subscription};
 use crate::request::{Prepared, Request, Selection};
 use crate::sql::{self, Statement};
 use crate::{QueryError, metrics as names};
@@ -45,11 +45,7 @@ impl Queries {
         // Of a log that was replaced nothing is known: a new beginning.
         let last = last.filter(|id| self.freshness.check(&id.positions).is_ok());
         let prepared = Listing::understand(self, Arc::new(request))?;
-        let window = prepared
-            .request
-            .parameters
-            .iter()
-            .any(|(name, _)| name == "limit");
+        let window = prepared.request.parameters.iter().any(|(name, _)| name == "limit");
         let place = self.live.place(caller)?;
         let following = self.live.follow(&prepared, window);
         let deadline = Instant::now() + prepared.request.wait;
@@ -82,8 +78,7 @@ impl Queries {
         let (prepared, listing) = self.settle::<Listing>(prepared, &after, deadline).await?;
         if listing.more && !shared.is_window() {
             let limit = self.limits.live.rows;
-            let expected =
-                format!("given, or filters that leave no more than the {limit} rows that may be followed");
+            let expected = format!("given, or filters that leave no more than the {limit} rows that may be followed");
             return Err(QueryError::invalid("limit", expected));
         }
         let meta = self.meta(&prepared, &listing.states);
@@ -95,12 +90,7 @@ impl Queries {
     pub(super) async fn keep_feeds(&self) {
         let mut watch = self.freshness.watch();
         loop {
-            let stale: Vec<_> = self
-                .live
-                .followed()
-                .into_iter()
-                .filter(|shared| self.is_stale(shared))
-                .collect();
+            let stale: Vec<_> = self.live.followed().into_iter().filter(|shared| self.is_stale(shared)).collect();
             if stale.is_empty() {
                 tokio::select! {
                     () = watch.next() => {}

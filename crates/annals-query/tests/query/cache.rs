@@ -26,17 +26,9 @@ fn check(rows: &[Value], meta: &Meta, who: Option<&str>) {
         }
         let id = row["order_id"].as_str().unwrap();
         let n = u32::from_str_radix(&id[24..], 16).unwrap();
-        let claimed = meta
-            .positions
-            .iter()
-            .find(|position| position.shard == Shard::new(n));
+        let claimed = meta.positions.iter().find(|position| position.shard == Shard::new(n));
         let claimed = claimed.map_or(0, |position| position.offset.get() + 1);
-        assert_eq!(
-            row["total"].as_u64().unwrap(),
-            claimed,
-            "shard {n} of {:?}",
-            meta.positions
-        );
+        assert_eq!(row["total"].as_u64().unwrap(), claimed, "shard {n} of {:?}", meta.positions);
     }
 }
 
@@ -48,21 +40,14 @@ fn rows(data: &str) -> Vec<Value> {
 }
 
 /// Asks like many clients, and keeps what it got by tag, as a browser does.
-async fn reader(
-    queries: Arc<Queries>,
-    number: u64,
-    written: Arc<[AtomicU64; 4]>,
-    done: Arc<AtomicBool>,
-) -> (u64, u64) {
+async fn reader(queries: Arc<Queries>, number: u64, written: Arc<[AtomicU64; 4]>, done: Arc<AtomicBool>) -> (u64, u64) {
     let mut kept: HashMap<String, Vec<Value>> = HashMap::new();
     let mut last: HashMap<usize, String> = HashMap::new();
     let (mut asked, mut unchanged) = (0_u64, 0_u64);
     let mut dice = number * 7 + 1;
     let mut roll = |sides: u64| {
         // A linear congruential generator: Knuth, MMIX.
-        dice = dice
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (dice >> 33) % sides
     };
     while !done.load(Ordering::Relaxed) {
@@ -70,10 +55,7 @@ async fn reader(
         let all = || Scope::default().with("orders", Access::all());
         let own = |who: &str| Scope::default().with("orders", Access::own(who));
         let (who, mut request) = match kind {
-            0..4 => (
-                None,
-                Request::row("orders", order(u32::try_from(kind).unwrap()), all()),
-            ),
+            0..4 => (None, Request::row("orders", order(u32::try_from(kind).unwrap()), all())),
             4 => (None, Request::list("orders", all())),
             5 => (Some(ANN), Request::list("orders", own(ANN))),
             6 => (Some(BOB), Request::list("orders", own(BOB))),
@@ -97,29 +79,14 @@ async fn reader(
             continue;
         }
         let (data, meta) = match request.key {
-            Some(_) => queries
-                .row(prepared)
-                .await
-                .map(|row| (row.data, row.meta))
-                .unwrap(),
-            None => queries
-                .list(prepared)
-                .await
-                .map(|list| (list.data, list.meta))
-                .unwrap(),
+            Some(_) => queries.row(prepared).await.map(|row| (row.data, row.meta)).unwrap(),
+            None => queries.list(prepared).await.map(|list| (list.data, list.meta)).unwrap(),
         };
         let rows = rows(&data);
         check(&rows, &meta, who);
         if fresh {
-            let at = meta
-                .positions
-                .iter()
-                .find(|position| position.shard == Shard::new(shard))
-                .unwrap();
-            assert!(
-                at.offset >= Offset::new(records - 1),
-                "less fresh than was asked for"
-            );
+            let at = meta.positions.iter().find(|position| position.shard == Shard::new(shard)).unwrap();
+            assert!(at.offset >= Offset::new(records - 1), "less fresh than was asked for");
         }
         kept.insert(meta.etag.clone(), rows);
         last.insert(kind, meta.etag);
@@ -140,10 +107,7 @@ async fn with_many_writers_and_readers_no_answer_claims_what_it_does_not_have() 
         );
         run(&world.pool, &sql).await;
     }
-    let nodes = [
-        world.node(Limits::default()).await,
-        world.node(Limits::default()).await,
-    ];
+    let nodes = [world.node(Limits::default()).await, world.node(Limits::default()).await];
     let written: Arc<[AtomicU64; 4]> = Arc::default();
     let done: Arc<AtomicBool> = Arc::default();
     let mut readers = tokio::task::JoinSet::new();
@@ -190,9 +154,7 @@ async fn what_is_remembered_is_bounded_in_bytes_and_counted() {
         cache_bytes: 50_000,
         ..Limits::default()
     };
-    let Some(world) = World::with(limits).await else {
-        return;
-    };
+    let Some(world) = World::with(limits).await else { return };
     for n in 1..=200 {
         world.order(n, ANN, i64::from(n), None).await;
     }

@@ -14,13 +14,7 @@ async fn cut(world: &World) -> i64 {
     // Until they are gone: a terminated one may answer once more.
     let left = "SELECT count(*) FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'annals-query'";
-    while sqlx::query(left)
-        .fetch_one(&world.pool)
-        .await
-        .unwrap()
-        .get::<i64, _>(0)
-        > 0
-    {
+    while sqlx::query(left).fetch_one(&world.pool).await.unwrap().get::<i64, _>(0) > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     cut
@@ -38,10 +32,7 @@ async fn connections_that_broke_while_nobody_used_them_are_not_noticed() {
         }
         assert!(cut(&world).await >= 2, "several connections are kept");
     }
-    world
-        .row(Request::row("orders", order(1), everything()))
-        .await
-        .unwrap();
+    world.row(Request::row("orders", order(1), everything())).await.unwrap();
 }
 
 #[tokio::test]
@@ -50,20 +41,14 @@ async fn a_connection_is_asked_for_nothing_but_the_query() {
         cache_bytes: 0,
         ..Limits::default()
     };
-    let Some(world) = World::with(limits).await else {
-        return;
-    };
+    let Some(world) = World::with(limits).await else { return };
     world.order(1, ANN, 1, None).await;
     let get = || world.row(Request::row("orders", order(1), everything()));
     get().await.unwrap();
     let changed = async || {
         let sql = "SELECT max(state_change)::text FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'annals-query' AND query LIKE '%shop_b1%'";
-        sqlx::query(sql)
-            .fetch_one(&world.pool)
-            .await
-            .unwrap()
-            .get::<Option<String>, _>(0)
+        sqlx::query(sql).fetch_one(&world.pool).await.unwrap().get::<Option<String>, _>(0)
     };
     get().await.unwrap();
     // What a driver would ask when a connection comes back changes its state after the answer is there.
@@ -80,9 +65,7 @@ async fn more_queries_than_connections_wait_their_turn_and_no_longer_than_a_stat
         statement_timeout: Duration::from_millis(500),
         ..Limits::default()
     };
-    let Some(world) = World::with(limits).await else {
-        return;
-    };
+    let Some(world) = World::with(limits).await else { return };
     world.order(1, ANN, 1, None).await;
     let all = (0..20).map(|n| world.list(orders().with("total.gte", &n.to_string())));
     for list in futures_util::future::join_all(all).await {
@@ -90,27 +73,17 @@ async fn more_queries_than_connections_wait_their_turn_and_no_longer_than_a_stat
     }
     // One that is stuck: it ends by its own time, and whoever waits behind it by theirs.
     let mut lock = world.pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE shop_b1.orders IN ACCESS EXCLUSIVE MODE")
-        .execute(&mut *lock)
-        .await
-        .unwrap();
+    sqlx::query("LOCK TABLE shop_b1.orders IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let stuck = |n: u32| world.row(Request::row("orders", order(n), everything()));
     let (first, second) = tokio::join!(stuck(1), stuck(2));
     for error in [first.unwrap_err(), second.unwrap_err()] {
-        assert!(
-            matches!(error, QueryError::Timeout | QueryError::Unavailable(_)),
-            "{error}"
-        );
+        assert!(matches!(error, QueryError::Timeout | QueryError::Unavailable(_)), "{error}");
     }
     lock.rollback().await.unwrap();
     stuck(1).await.unwrap();
     // A caller who goes away in the middle leaves nothing behind.
     run(&world.pool, "ALTER TABLE shop_b1.orders ADD COLUMN slow int").await;
-    let gone = tokio::time::timeout(
-        Duration::from_millis(1),
-        world.list(orders().with("sort", "-total")),
-    )
-    .await;
+    let gone = tokio::time::timeout(Duration::from_millis(1), world.list(orders().with("sort", "-total"))).await;
     drop(gone);
     for _ in 0..3 {
         world.list(orders().with("limit", "3")).await.unwrap();

@@ -45,9 +45,7 @@ async fn fill(pool: &PgPool, manifest: &Manifest) {
         .unwrap();
         let columns: Vec<(String, String)> = columns.iter().map(|row| (row.get(0), row.get(1))).collect();
         let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
-        let values = columns
-            .iter()
-            .map(|(name, ty)| value(ty, table.key.contains(name)));
+        let values = columns.iter().map(|(name, ty)| value(ty, table.key.contains(name)));
         let sql = format!(
             "INSERT INTO {schema}.{name} ({}) SELECT {} FROM generate_series(1, {MANY}) n ON CONFLICT DO NOTHING;
              ANALYZE {schema}.{name}",
@@ -86,17 +84,8 @@ async fn no_offered_combination_of_any_read_model_reads_a_large_table_from_end_t
     // It is the indexes: without one, it is found.
     run(&pool, "DROP INDEX orders_b1.orders_total").await;
     let survey = check::survey(&pool, &resources, &key).await.unwrap();
-    let found = |query: &str| {
-        survey
-            .unserved
-            .iter()
-            .any(|one| one.resource == "orders" && one.query == query)
-    };
-    assert!(
-        found("sort=total") && found("sort=-total later"),
-        "{:#?}",
-        survey.unserved
-    );
+    let found = |query: &str| survey.unserved.iter().any(|one| one.resource == "orders" && one.query == query);
+    assert!(found("sort=total") && found("sort=-total later"), "{:#?}", survey.unserved);
 }
 
 async fn million(world: &World) {
@@ -138,9 +127,7 @@ async fn page_ten_thousand_of_a_million_rows_costs_what_page_one_costs_and_none_
     million(&world).await;
     let key = CursorKey::new(&[7; 32]).unwrap();
     for sort in ["placed_at", "-placed_at", "-total", "paid_on", "-paid_on"] {
-        let (column, direction) = sort
-            .strip_prefix('-')
-            .map_or((sort, "ASC"), |column| (column, "DESC"));
+        let (column, direction) = sort.strip_prefix('-').map_or((sort, "ASC"), |column| (column, "DESC"));
         let first = orders().with("sort", sort);
         // The row that page 10,000 of 50 rows begins behind.
         let exact = match column {
@@ -151,32 +138,19 @@ async fn page_ten_thousand_of_a_million_rows_costs_what_page_one_costs_and_none_
             "SELECT {exact}, order_id::text FROM shop_b1.orders
              ORDER BY {column} {direction} NULLS LAST, order_id {direction} OFFSET 9999 * 50 - 1 LIMIT 1"
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .fetch_one(&world.pool)
-            .await
-            .unwrap();
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&world.pool).await.unwrap();
         let behind = [row.get(0), row.get(1)];
         let prepared = world.queries.prepare(first.clone()).unwrap();
-        let deep = first
-            .clone()
-            .with("cursor", &check::cursor(&key, &prepared, &behind));
+        let deep = first.clone().with("cursor", &check::cursor(&key, &prepared, &behind));
         let blocks = async |request: &Request| {
             let prepared = world.queries.prepare(request.clone()).unwrap();
             check::blocks(&world.pool, &prepared).await.unwrap()
         };
         let (at_first, at_deep) = (blocks(&first).await, blocks(&deep).await);
         let (one, ten_thousand) = (time(&world, &first).await, time(&world, &deep).await);
-        eprintln!(
-            "{sort}: page 1 {one:?} and {at_first} blocks, page 10,000 {ten_thousand:?} and {at_deep} blocks"
-        );
-        assert!(
-            at_deep <= at_first + 20,
-            "{sort}: {at_first} blocks, then {at_deep}"
-        );
-        assert!(
-            ten_thousand < one * 3 + Duration::from_millis(5),
-            "{sort}: {one:?}, then {ten_thousand:?}"
-        );
+        eprintln!("{sort}: page 1 {one:?} and {at_first} blocks, page 10,000 {ten_thousand:?} and {at_deep} blocks");
+        assert!(at_deep <= at_first + 20, "{sort}: {at_first} blocks, then {at_deep}");
+        assert!(ten_thousand < one * 3 + Duration::from_millis(5), "{sort}: {one:?}, then {ten_thousand:?}");
     }
 
     // Expansion: one statement, and for each row one probe of the other table's index.
@@ -187,10 +161,7 @@ async fn page_ten_thousand_of_a_million_rows_costs_what_page_one_costs_and_none_
         check::blocks(&world.pool, &prepared).await.unwrap()
     };
     let (without, with) = (of(plain).await, of(expanded).await);
-    assert!(
-        with <= without + 500 * 4,
-        "{without} blocks, {with} with an expansion"
-    );
+    assert!(with <= without + 500 * 4, "{without} blocks, {with} with an expansion");
 
     // A walk over 200,000 rows, while others come in before and behind: each old row once.
     let mut cursor: Option<String> = None;

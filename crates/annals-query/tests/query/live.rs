@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annals_query::live::{End, Kind, Next};
 use annals_query::{
-    Access, Event, Limits, LiveId, LiveLimits, Queries, QueryError, Request, Scope, Subscription,
+    Access, Event, LiveId, Limits, LiveLimits, Queries, QueryError, Request, Scope, Subscription,
 };
 use serde_json::Value;
 
@@ -47,11 +47,7 @@ impl Holder {
     }
 
     /// Takes events until what is held is as wanted.
-    async fn until(
-        &mut self,
-        subscription: &mut Subscription,
-        wanted: impl Fn(&BTreeMap<String, Value>) -> bool,
-    ) {
+    async fn until(&mut self, subscription: &mut Subscription, wanted: impl Fn(&BTreeMap<String, Value>) -> bool) {
         let seen = async {
             while !wanted(&self.held) {
                 match subscription.next().await {
@@ -66,10 +62,7 @@ impl Holder {
     }
 
     fn totals(&self) -> Vec<i64> {
-        self.held
-            .values()
-            .map(|row| row["data"]["total"].as_i64().unwrap())
-            .collect()
+        self.held.values().map(|row| row["data"]["total"].as_i64().unwrap()).collect()
     }
 }
 
@@ -101,9 +94,7 @@ async fn a_list_with_a_filter_is_followed() {
     let node = world.node(Limits::default()).await;
     let mut one = follow(&node.queries, placed(), None).await;
     assert_eq!(one.meta.positions, ["0:0".parse().unwrap()]);
-    let Next::Events(events) = one.next().await else {
-        panic!("no snapshot")
-    };
+    let Next::Events(events) = one.next().await else { panic!("no snapshot") };
     assert_eq!(events.len(), 1);
     let data = json(&events[0].data);
     let row = &data["data"][0];
@@ -115,29 +106,16 @@ async fn a_list_with_a_filter_is_followed() {
 
     // A row comes, one changes, one does not match any more.
     world.order(2, BOB, 20, None).await;
-    world
-        .change("UPDATE shop_b1.orders SET total = 11 WHERE total = 10")
-        .await;
+    world.change("UPDATE shop_b1.orders SET total = 11 WHERE total = 10").await;
     holder.until(&mut one, |held| held.len() == 2).await;
     assert_eq!(holder.totals(), [11, 20]);
-    let hide = format!(
-        "UPDATE shop_b1.orders SET status = 'shipped' WHERE order_id = '{}'",
-        order(1)
-    );
+    let hide = format!("UPDATE shop_b1.orders SET status = 'shipped' WHERE order_id = '{}'", order(1));
     world.change(&hide).await;
     holder.until(&mut one, |held| held.len() == 1).await;
-    assert_eq!(
-        (holder.totals(), holder.snapshots, holder.repeats),
-        (vec![20], 1, 0)
-    );
-    assert_eq!(
-        holder.last.as_ref().unwrap().positions[..],
-        ["0:2".parse().unwrap()]
-    );
+    assert_eq!((holder.totals(), holder.snapshots, holder.repeats), (vec![20], 1, 0));
+    assert_eq!(holder.last.as_ref().unwrap().positions[..], ["0:2".parse().unwrap()]);
     // What is not of the list says nothing.
-    world
-        .change("UPDATE shop_b1.orders SET total = 7 WHERE status = 'shipped'")
-        .await;
+    world.change("UPDATE shop_b1.orders SET total = 7 WHERE status = 'shipped'").await;
     quiet(&mut one).await;
 }
 
@@ -159,38 +137,22 @@ async fn whoever_comes_back_to_another_node_misses_nothing_and_gets_nothing_twic
     world.change("SELECT 1").await;
     let mut again = follow(&node.queries, placed(), holder.last.clone()).await;
     quiet(&mut again).await;
-    world
-        .change("UPDATE shop_b1.orders SET total = 30 WHERE total = 3")
-        .await;
-    holder
-        .until(&mut again, |held| {
-            held.values().any(|row| row["data"]["total"] == 30)
-        })
-        .await;
+    world.change("UPDATE shop_b1.orders SET total = 30 WHERE total = 3").await;
+    holder.until(&mut again, |held| held.values().any(|row| row["data"]["total"] == 30)).await;
     assert_eq!((holder.snapshots, holder.repeats), (1, 0));
     // Three rows of one batch; the connection breaks after the first. This node remembers: the other two, no more.
-    world
-        .change("UPDATE shop_b1.orders SET total = total + 100")
-        .await;
-    let Next::Events(events) = again.next().await else {
-        panic!("no events")
-    };
+    world.change("UPDATE shop_b1.orders SET total = total + 100").await;
+    let Next::Events(events) = again.next().await else { panic!("no events") };
     assert_eq!(events.len(), 3);
     holder.see(&events[0]);
     drop(again);
-    world
-        .change("UPDATE shop_b1.orders SET total = 5 WHERE total = 102")
-        .await;
+    world.change("UPDATE shop_b1.orders SET total = 5 WHERE total = 102").await;
     let mut again = follow(&node.queries, placed(), holder.last.clone()).await;
-    holder
-        .until(&mut again, |held| {
-            let totals: Vec<_> = held
-                .values()
-                .map(|row| row["data"]["total"].as_i64().unwrap())
-                .collect();
-            totals == [101, 5, 130]
-        })
-        .await;
+    holder.until(&mut again, |held| {
+        let totals: Vec<_> = held.values().map(|row| row["data"]["total"].as_i64().unwrap()).collect();
+        totals == [101, 5, 130]
+    })
+    .await;
     assert_eq!((holder.snapshots, holder.repeats), (1, 0));
     // Another node cannot say which of the rows changed since: all of them, as a new beginning.
     let held = holder.clone();
@@ -204,13 +166,8 @@ async fn whoever_comes_back_to_another_node_misses_nothing_and_gets_nothing_twic
     let mut exact = held.clone();
     let mut back = follow(&node.queries, placed(), exact.last.clone()).await;
     let next = back.next().await;
-    let Next::Events(events) = next else {
-        panic!("{next:?}")
-    };
-    assert_eq!(
-        events.iter().map(|event| event.kind).collect::<Vec<_>>(),
-        [Kind::Remove]
-    );
+    let Next::Events(events) = next else { panic!("{next:?}") };
+    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [Kind::Remove]);
     exact.see(&events[0]);
     assert_eq!((exact.held, exact.last), (holder.held, holder.last));
 }
@@ -228,11 +185,7 @@ async fn of_a_single_row_every_node_knows_what_was_missed() {
     world.change("UPDATE shop_b1.orders SET total = 2").await;
     let second = world.node(Limits::default()).await;
     let mut one = follow(&second.queries, row(), holder.last.clone()).await;
-    holder
-        .until(&mut one, |held| {
-            held.values().all(|row| row["data"]["total"] == 2)
-        })
-        .await;
+    holder.until(&mut one, |held| held.values().all(|row| row["data"]["total"] == 2)).await;
     assert_eq!((holder.snapshots, holder.repeats), (1, 0));
     drop((one, second));
     world.change("DELETE FROM shop_b1.orders").await;
@@ -268,9 +221,7 @@ async fn a_row_that_is_no_longer_the_callers_is_removed() {
         .await
         .unwrap_err();
     assert!(matches!(error, QueryError::NotFound), "{error}");
-    world
-        .change("UPDATE shop_b1.orders SET total = 3 WHERE total = 2")
-        .await;
+    world.change("UPDATE shop_b1.orders SET total = 3 WHERE total = 2").await;
     quiet(&mut list).await;
     let give = format!("UPDATE shop_b1.orders SET customer_id = '{BOB}', note = 'for Bob'");
     world.change(&give).await;
@@ -281,13 +232,8 @@ async fn a_row_that_is_no_longer_the_callers_is_removed() {
     let mut of_all = Holder::default();
     of_all.until(&mut all, |held| held.len() == 2).await;
     let mut stolen = follow(&node.queries, Request::list("orders", own()), of_all.last.clone()).await;
-    let Next::Events(events) = stolen.next().await else {
-        panic!("no events")
-    };
-    assert_eq!(
-        (events.len(), events[0].kind, &*events[0].data),
-        (1, Kind::Snapshot, r#"{"data":[]}"#)
-    );
+    let Next::Events(events) = stolen.next().await else { panic!("no events") };
+    assert_eq!((events.len(), events[0].kind, &*events[0].data), (1, Kind::Snapshot, r#"{"data":[]}"#));
 }
 
 #[tokio::test]
@@ -318,16 +264,11 @@ async fn a_switch_of_builds_is_seen_as_what_it_changes_and_never_goes_back() {
     };
     run(&world.pool, &switch(2)).await;
     // Only what the new build has otherwise.
-    let Next::Events(events) = one.next().await else {
-        panic!("no events")
-    };
+    let Next::Events(events) = one.next().await else { panic!("no events") };
     assert_eq!(events.len(), 1);
     holder.see(&events[0]);
     assert_eq!((holder.totals(), holder.repeats), (vec![1, 20], 0));
-    assert_eq!(
-        holder.last.as_ref().unwrap().positions[..],
-        ["0:5".parse().unwrap()]
-    );
+    assert_eq!(holder.last.as_ref().unwrap().positions[..], ["0:5".parse().unwrap()]);
     // Whoever comes back over the switch gets nothing twice.
     let other = world.node(Limits::default()).await;
     let mut back = follow(&other.queries, placed(), holder.last.clone()).await;
@@ -339,22 +280,14 @@ async fn a_switch_of_builds_is_seen_as_what_it_changes_and_never_goes_back() {
         wait: Duration::ZERO,
         ..placed()
     };
-    let error = other
-        .queries
-        .subscribe(early, "ann", holder.last.clone())
-        .await
-        .unwrap_err();
+    let error = other.queries.subscribe(early, "ann", holder.last.clone()).await.unwrap_err();
     assert!(matches!(error, QueryError::Behind { .. }), "{error}");
     run(
         &world.pool,
         "UPDATE annals.checkpoint SET next_offset = next_offset + 5 WHERE reader = 'projection/shop/1'",
     )
     .await;
-    holder
-        .until(&mut one, |held| {
-            held.values().any(|row| row["data"]["total"] == 2)
-        })
-        .await;
+    holder.until(&mut one, |held| held.values().any(|row| row["data"]["total"] == 2)).await;
     assert_eq!((holder.snapshots, holder.repeats), (1, 0));
 }
 
@@ -379,11 +312,7 @@ async fn rows_that_change_without_a_checkpoint_are_seen_too() {
         "BEGIN; UPDATE shop_b1.orders SET total = 2; DELETE FROM annals.parked; COMMIT; NOTIFY annals_projection, 'shop'",
     )
     .await;
-    holder
-        .until(&mut one, |held| {
-            held.values().all(|row| row["data"]["total"] == 2)
-        })
-        .await;
+    holder.until(&mut one, |held| held.values().all(|row| row["data"]["total"] == 2)).await;
 }
 
 #[tokio::test]
@@ -406,27 +335,14 @@ async fn a_slow_subscriber_is_told_and_a_quick_one_is_not_disturbed() {
     of_quick.until(&mut quick, |held| held.len() == 3).await;
     of_slow.until(&mut slow, |held| held.len() == 3).await;
     for n in 10..14 {
-        world
-            .change(&format!(
-                "UPDATE shop_b1.orders SET total = {n} WHERE order_id = '{}'",
-                order(1)
-            ))
-            .await;
-        of_quick
-            .until(&mut quick, |held| {
-                held.values().any(|row| row["data"]["total"] == n)
-            })
-            .await;
+        world.change(&format!("UPDATE shop_b1.orders SET total = {n} WHERE order_id = '{}'", order(1))).await;
+        of_quick.until(&mut quick, |held| held.values().any(|row| row["data"]["total"] == n)).await;
     }
     let next = slow.next().await;
     assert!(matches!(next, Next::End(End::TooSlow)), "{next:?}");
     drop(slow);
     let mut slow = follow(&node.queries, placed(), of_slow.last.clone()).await;
-    of_slow
-        .until(&mut slow, |held| {
-            held.values().any(|row| row["data"]["total"] == 13)
-        })
-        .await;
+    of_slow.until(&mut slow, |held| held.values().any(|row| row["data"]["total"] == 13)).await;
     assert_eq!(of_slow.held, of_quick.held);
 }
 
@@ -448,10 +364,7 @@ async fn places_and_rows_are_limited() {
     let two = || orders().with("limit", "2").with("sort", "-total");
     let mut ann = queries.subscribe(two(), "ann", None).await.unwrap();
     let error = queries.subscribe(two(), "ann", None).await.unwrap_err();
-    assert!(
-        matches!(error, QueryError::TooManyOfCaller { limit: 1 }),
-        "{error}"
-    );
+    assert!(matches!(error, QueryError::TooManyOfCaller { limit: 1 }), "{error}");
     let bob = queries.subscribe(two(), "bob", None).await.unwrap();
     let error = queries.subscribe(two(), "eve", None).await.unwrap_err();
     assert!(matches!(error, QueryError::TooManySubscribers), "{error}");
@@ -472,19 +385,12 @@ async fn places_and_rows_are_limited() {
     holder.until(&mut ann, |held| held.contains_key(&order(4))).await;
     assert_eq!((holder.totals(), holder.repeats), (vec![3, 9], 0));
     // A list that grows over the limit ends, and says why.
-    let mut whole = queries
-        .subscribe(orders().with("total.lt", "3"), "eve", None)
-        .await
-        .unwrap();
-    let Next::Events(_) = whole.next().await else {
-        panic!("no snapshot")
-    };
+    let mut whole = queries.subscribe(orders().with("total.lt", "3"), "eve", None).await.unwrap();
+    let Next::Events(_) = whole.next().await else { panic!("no snapshot") };
     world.order(5, ANN, 1, None).await;
     world.change("SELECT 1").await;
     let next = tokio::time::timeout(SOON, whole.next()).await.unwrap();
-    let Next::End(End::Failed(why)) = next else {
-        panic!("{next:?}")
-    };
+    let Next::End(End::Failed(why)) = next else { panic!("{next:?}") };
     assert!(matches!(*why, QueryError::InvalidParameter { .. }), "{why}");
 }
 
@@ -494,9 +400,7 @@ async fn under_changes_subscribers_that_come_and_go_hold_what_the_table_has() {
     let Some(world) = World::make().await else { return };
     let world = Arc::new(world);
     for n in 1..=20 {
-        world
-            .order(n, if n % 2 == 0 { ANN } else { BOB }, i64::from(n), None)
-            .await;
+        world.order(n, if n % 2 == 0 { ANN } else { BOB }, i64::from(n), None).await;
     }
     let mut nodes = Vec::new();
     for _ in 0..3 {
@@ -553,9 +457,7 @@ async fn under_changes_subscribers_that_come_and_go_hold_what_the_table_has() {
         let sql = match step % 5 {
             0 => format!("UPDATE shop_b1.orders SET status = 'shipped' WHERE order_id = '{id}'"),
             1 => format!("UPDATE shop_b1.orders SET status = 'placed' WHERE order_id = '{id}'"),
-            2 => format!(
-                "UPDATE shop_b1.orders SET customer_id = '{ANN}', total = total + 1 WHERE order_id = '{id}'"
-            ),
+            2 => format!("UPDATE shop_b1.orders SET customer_id = '{ANN}', total = total + 1 WHERE order_id = '{id}'"),
             3 => format!("UPDATE shop_b1.orders SET customer_id = '{BOB}' WHERE order_id = '{id}'"),
             _ => "UPDATE shop_b1.orders SET total = total + 1".to_owned(),
         };

@@ -158,9 +158,7 @@ impl World {
 
     /// Another query node over the same database, which keeps itself up to date until it is dropped.
     pub async fn node(&self, limits: Limits) -> Node {
-        let listener = Listener::connect(&limits.pool(self.url.as_str()), &[CHANNEL])
-            .await
-            .unwrap();
+        let listener = Listener::connect(&limits.pool(self.url.as_str()), &[CHANNEL]).await.unwrap();
         self.node_at(&self.url, limits, Some(listener)).await
     }
 

@@ -81,11 +81,7 @@ async fn statements_are_planned_for_the_table_as_it_is() {
         .fetch_one(&pool)
         .await
         .unwrap();
-        assert_eq!(
-            generic == 0,
-            custom,
-            "{generic} generic plans, {each} of their own"
-        );
+        assert_eq!(generic == 0, custom, "{generic} generic plans, {each} of their own");
     }
 }
 

@@ -92,10 +92,7 @@ pub(crate) async fn run(app: &App, common: &Common, args: BenchArgs) -> anyhow::
         return ramp(common.output, &generator, &args).await;
     }
     let (seen, took) = generator.run(args.rate.map(f64::from), args.duration).await?;
-    report(
-        common.output,
-        &Report::new(&args, args.rate.map(f64::from), &seen, took),
-    )
+    report(common.output, &Report::new(&args, args.rate.map(f64::from), &seen, took))
 }
 
 /// Raises the rate to the knee, and prints each step as it ends.

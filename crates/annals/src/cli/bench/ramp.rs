@@ -121,13 +121,7 @@ mod tests {
             failed: 0.0,
         };
         assert!(good.is_good());
-        assert!(
-            !Step {
-                p99_ms: 201.0,
-                ..good
-            }
-            .is_good()
-        );
+        assert!(!Step { p99_ms: 201.0, ..good }.is_good());
         assert!(!Step { failed: 0.01, ..good }.is_good());
         assert!(
             !Step {
