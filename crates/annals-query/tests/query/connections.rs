@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use annals_query::{Limits, QueryError, Request};
 use sqlx::Row;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use sqlx::postgres::PgConnectOptions;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use crate::support::{ANN, World, everything, order, orders, run};
 
@@ -48,19 +49,38 @@ async fn connections_that_broke_while_nobody_used_them_are_not_noticed() {
         .unwrap();
 }
 
+type FromServer = Box<dyn AsyncRead + Send + Unpin>;
+type ToServer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A way to the server, by its socket or its address.
+async fn dial(options: &PgConnectOptions) -> (FromServer, ToServer) {
+    let (host, port) = (options.get_host(), options.get_port());
+    match options.get_socket() {
+        Some(folder) => {
+            let socket = folder.join(format!(".s.PGSQL.{port}"));
+            let (read, write) = UnixStream::connect(socket).await.unwrap().into_split();
+            (Box::new(read), Box::new(write))
+        }
+        None => {
+            let (read, write) = TcpStream::connect((host, port)).await.unwrap().into_split();
+            (Box::new(read), Box::new(write))
+        }
+    }
+}
+
 /// Hands everything on to the server, and counts how often somebody on this side speaks.
 async fn counting(url: &str) -> (String, Arc<AtomicU64>) {
-    let (before, rest) = url.split_once('@').unwrap();
-    let (server, database) = rest.split_once('/').unwrap();
+    let options: PgConnectOptions = url.parse().unwrap();
+    let (before, _) = url.split_once('@').unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let own = format!("{before}@{}/{database}", listener.local_addr().unwrap());
-    let (server, spoken) = (server.to_owned(), Arc::new(AtomicU64::new(0)));
+    let (address, database) = (listener.local_addr().unwrap(), options.get_database().unwrap());
+    let own = format!("{before}@{address}/{database}?sslmode=disable");
+    let spoken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&spoken);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&server).await.unwrap();
+            let (mut from_server, mut to_server) = dial(&options).await;
             let (mut from_client, mut to_client) = client.into_split();
-            let (mut from_server, mut to_server) = server.into_split();
             tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
             let count = Arc::clone(&count);
             tokio::spawn(async move {
