@@ -92,6 +92,8 @@ pub struct ProcessSettings {
     pub performs: usize,
     /// How often due timers and late commands are looked for.
     pub tick: Duration,
+    /// A reader that has halted is tried again after so long.
+    pub reopen: Duration,
     /// How long rows of the outbox that are over are kept, for people to look at.
     pub keep_done: Duration,
 }
@@ -112,6 +114,7 @@ impl Default for ProcessSettings {
             sends: 64,
             performs: 64,
             tick: Duration::from_millis(250),
+            reopen: Duration::from_secs(30),
             keep_done: Duration::from_secs(7 * 86_400),
         }
     }

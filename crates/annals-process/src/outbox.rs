@@ -11,15 +11,17 @@ use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, Row};
 
-use crate::react::{Instance, NewTimer};
+use crate::react::{Instance, NO_STATE, NewTimer};
 
 mod due;
+mod held;
 mod keep;
 
 pub(crate) use due::{
     Late, due_effects, due_timers, effect_failed, effects_done, forget, late, look_later, park, put_off,
     send_again, timers_wait,
 };
+pub(crate) use held::{HeldRow, resumed, unpark};
 pub(crate) use keep::keep;
 
 /// A command that is to go out now.
@@ -151,7 +153,7 @@ pub(crate) async fn load(
         return Ok(instances);
     }
     let rows = sqlx::query(
-        "SELECT instance, state, step, stuck, last_seq, timers_set FROM annals.process_instance
+        "SELECT instance, state, step, stuck, parked, last_seq, timers_set FROM annals.process_instance
          WHERE process = $1 AND instance = ANY($2) ORDER BY instance FOR UPDATE",
     )
     .bind(process)
@@ -160,7 +162,10 @@ pub(crate) async fn load(
     .await?;
     for row in &rows {
         if let Some(instance) = instances.get_mut(row.try_get::<&str, _>("instance")?) {
-            instance.state = Some(row.try_get("state")?);
+            let state: Vec<u8> = row.try_get("state")?;
+            instance.parked = row.try_get("parked")?;
+            // One that was parked before it began has none.
+            instance.state = Some(state).filter(|state| !(instance.parked && state == NO_STATE));
             instance.step = row.try_get("step")?;
             instance.stuck = row.try_get("stuck")?;
             instance.last_seq = row.try_get("last_seq")?;

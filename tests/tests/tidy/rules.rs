@@ -43,6 +43,7 @@ const OWNERS: [(&str, &str); 13] = [
     ("subject_key", "annals-auth"),
     ("projection", "annals-projection"),
     ("parked", "annals-projection"),
+    ("process_held", "annals-process"),
     ("process_instance", "annals-process"),
     ("process_outbox", "annals-process"),
     ("timer", "annals-process"),

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use annals_log::reader::decode;
+use annals_log::{LogError, ReadLimits};
+use annals_record::record::Record;
 use annals_record::{Shard, StreamId};
+use chrono::DateTime;
 
 use super::{Intake, ROUND, Round, RunnerError};
 use crate::metrics;
-use crate::outbox::{self, DueTimer, Late};
-use crate::react::{Cause, Stimulus};
+use crate::outbox::{self, DueTimer, HeldRow, Late};
+use crate::react::{Cause, Place, Stimulus};
 
 /// Rows that are deleted at once, at most.
 const FORGET: i64 = 10_000;
@@ -31,8 +35,62 @@ impl Round<'_> {
         let under_way = self.sender.performing();
         let due = outbox::due_effects(&self.runner.pool, self.process(), under_way, ROUND).await?;
         self.sender.perform(due);
+        self.resumed().await?;
         self.timers().await?;
         self.late_commands().await
+    }
+
+    /// What waited for instances that an operator has resumed is reacted to, in order.
+    async fn resumed(&mut self) -> Result<(), RunnerError> {
+        let mut transaction = self.runner.pool.begin().await?;
+        outbox::unpark(&mut transaction, self.process()).await?;
+        let rows = outbox::resumed(&mut transaction, self.process(), ROUND).await?;
+        let mut intake = Intake::default();
+        for row in &rows {
+            match self.waited(row).await {
+                Ok(found) => intake.stimuli.push(found),
+                // It is asked for again with the next tick; nothing behind it may overtake it.
+                Err(error) => {
+                    tracing::warn!(process = self.process(), %error, "a record that a resumed instance waits for cannot be read");
+                    break;
+                }
+            }
+        }
+        if intake.stimuli.is_empty() {
+            transaction.commit().await?;
+            return Ok(());
+        }
+        self.keep(transaction, intake, Vec::new()).await
+    }
+
+    /// Reads a record again that waited for its instance.
+    async fn waited(&self, row: &HeldRow) -> Result<Stimulus, LogError> {
+        let Place { shard, offset, own } = row.place;
+        let limits = ReadLimits {
+            records: 1,
+            ..ReadLimits::default()
+        };
+        let read = self.runner.log.read(shard, offset, limits).await?;
+        let record = read.first().and_then(|placed| placed.slot.known());
+        let record =
+            record.ok_or_else(|| LogError::Unavailable(format!("nothing is read at {shard}:{offset}")))?;
+        let found = match decode(&self.runner.catalog, record) {
+            Ok(Some(entry)) => self.react_to(&entry, row.place),
+            Ok(None) => None,
+            Err(error) => Some(Stimulus {
+                instance: row.waited.instance.clone(),
+                input: None,
+                time: DateTime::from_timestamp_millis(record.timestamp_ms).unwrap_or_default(),
+                cause: Cause::Record(record.id().to_string()),
+                place: Some(Place { shard, offset, own }),
+                unreadable: Some(error.to_string()),
+                waited: None,
+            }),
+        };
+        // Another release may find that the record concerns nobody: then it has waited for nothing.
+        let mut found = found.unwrap_or_else(|| nobody(row, record));
+        found.waited = Some(row.waited.clone());
+        Ok(found)
     }
 
     /// Deletes rows of the outbox that have been over for long.
@@ -79,6 +137,9 @@ impl Round<'_> {
                 input,
                 time: timer.due,
                 cause,
+                place: None,
+                unreadable: None,
+                waited: None,
             });
         }
         metrics::timers(self.process(), intake.stimuli.len());
@@ -149,5 +210,18 @@ impl Round<'_> {
             let shard = Shard::new(*shard);
             self.halted.contains(&shard) || self.committed.get(&shard).is_some_and(|next| next.get() >= *end)
         })
+    }
+}
+
+/// A record that concerns no instance, as something to react to that is nothing.
+fn nobody(row: &HeldRow, record: &Record) -> Stimulus {
+    Stimulus {
+        instance: row.waited.instance.clone(),
+        input: None,
+        time: DateTime::from_timestamp_millis(record.timestamp_ms).unwrap_or_default(),
+        cause: Cause::Nothing,
+        place: None,
+        unreadable: None,
+        waited: None,
     }
 }
