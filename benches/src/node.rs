@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_command::engine::Claimant;
-use annals_command::{Commands, EngineSettings, Outcome, Ownership, Parts, Place, start};
+use annals_command::{Commands, EngineSettings, Outcome, Ownership, Parts, Place, Standing, start};
 use annals_domain::{Ambient, AmbientSource, Catalog, CommandRequest};
 use annals_log::writer::WriterSettings;
 use annals_log::{
@@ -169,6 +169,9 @@ impl Node {
             asks: asked,
             clock: None,
             ambient,
+            standing: Standing::new(true),
+            notifier: None,
+            listener: None,
         };
         tasks.spawn(ownership.run(stop.clone()));
         let owned = |place: &Place| matches!(place, Place::Here { owner: true });

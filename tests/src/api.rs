@@ -99,11 +99,11 @@ impl Api {
         }
     }
 
-    /// The last offset of a shard that the read model behind a row has folded.
-    async fn folded(&self, path: &str, shard: u32) -> u64 {
+    /// The position behind the last one of a shard that the read model behind a row has folded.
+    async fn unfolded(&self, path: &str, shard: u32) -> String {
         let resource: Vec<_> = path.split(['/', '?']).take(3).collect();
         let list = self.get(&format!("{}?limit=1", resource.join("/"))).await;
-        list.is(200).position_in(shard).unwrap_or(0)
+        list.is(200).behind(shard, 1)
     }
 
     /// Reads again and again until `done`, each time waiting for the next record of the shard of `stream` to be
@@ -120,7 +120,7 @@ impl Api {
             let seen = match &after {
                 Some(_) => None,
                 // Read before the row: whatever is missing there comes behind it.
-                None => Some(self.folded(path, shard).await),
+                None => Some(self.unfolded(path, shard).await),
             };
             let mut call = self.call("GET", path).header("prefer", "wait=5");
             if let Some(after) = &after {
@@ -130,12 +130,9 @@ impl Api {
             last = answer.text();
             match answer.status {
                 503 => continue,
-                404 => after = seen.map(|seen| format!("{shard}:{}", seen + 1)),
+                404 => after = seen,
                 _ if done(&answer.is(200).json()) => return answer,
-                _ => {
-                    let next = answer.position_in(shard).map_or(0, |offset| offset + 1);
-                    after = Some(format!("{shard}:{next}"));
-                }
+                _ => after = Some(answer.behind(shard, 0)),
             }
         }
         panic!("{path}: not within {PATIENCE:?}; last seen: {last}");
@@ -318,7 +315,17 @@ impl Answer {
         let positions = self.header("annals-position")?.split(',').map(str::trim);
         let mut pairs = positions.filter_map(|position| position.split_once(':'));
         let (_, offset) = pairs.find(|(of, _)| *of == shard.to_string())?;
+        let offset = offset.split_once('~').map_or(offset, |(offset, _)| offset);
         offset.parse().ok()
+    }
+
+    /// The position behind that, in the same generation of the log; `none` if the shard is not in it.
+    fn behind(&self, shard: u32, none: u64) -> String {
+        let next = self.position_in(shard).map_or(none, |offset| offset + 1);
+        let generation = self.header("annals-position").and_then(|all| all.split_once('~'));
+        let generation = generation.map(|(_, rest)| rest.split(',').next().unwrap_or(rest).trim());
+        let generation = generation.map_or(String::new(), |number| format!("~{number}"));
+        format!("{shard}:{next}{generation}")
     }
 
     /// The problem document, if it is one of this status and code with all that the contract says of every one.

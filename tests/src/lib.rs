@@ -1,8 +1,8 @@
 //! System tests of Annals: the real program, started as a user starts it, asked over HTTP and by its own commands.
 //!
 //! In reading order: [`program`] (where the program is, running one of its commands), [`server`] (a server on free
-//! ports with data of its own, ended by SIGTERM or SIGKILL), [`api`] (requests and what every answer must be),
-//! [`follow`] (live changes), [`shop`] (what the tests do in the shop), [`load`] (a
+//! ports with data of its own, ended by SIGTERM or SIGKILL), [`cluster`] (node roles in processes of their own), [`api`]
+//! (requests and what every answer must be), [`follow`] (live changes), [`shop`] (what the tests do in the shop), [`load`] (a
 //! kill in the middle of it), [`scan`] (searching all that was stored), [`fault`] (real
 //! processes broken on purpose, and a checker). Apart from them stands [`simulation`], which needs no program.
 //!
@@ -24,6 +24,7 @@
 )]
 
 pub mod api;
+pub mod cluster;
 pub mod fault;
 pub mod follow;
 pub mod load;

@@ -20,6 +20,7 @@ mod nodes;
 mod plan;
 mod rng;
 mod seeds;
+mod snapshots;
 mod truth;
 mod wire;
 mod world;

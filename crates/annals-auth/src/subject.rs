@@ -17,7 +17,7 @@ use std::time::Duration;
 use annals_domain::{Ambient, DataSubject};
 use aws_lc_rs::hmac;
 use metrics::counter;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use zeroize::Zeroizing;
 
 use crate::{key_file, metrics as names};
@@ -31,6 +31,15 @@ pub const CACHED_KEYS: u64 = 100_000;
 const APP: &str = "";
 /// How many rows one statement of a rewrapping reads.
 const REWRAP_ROWS: i64 = 1_000;
+
+/// Carries every key, wrapped as it is, and every row of a destroyed one, to the database of a copy of the log: its
+/// records are read, and its fingerprints compared, with the same keys. Returns how many there are.
+///
+/// # Errors
+/// Postgres.
+pub async fn carry(from: &mut PgConnection, to: &mut PgConnection) -> Result<u64, annals_store::Error> {
+    annals_store::carry::table(from, to, "subject_key").await
+}
 
 /// A data subject's key. Wiped from memory when the last holder lets it go.
 pub struct Key {

@@ -410,16 +410,23 @@ impl ShardEngine {
         };
         match result {
             Ok(Some(record)) => self.replay_or_decide(command, &record, offset, cx),
-            // Another owner's record, known from its snapshot only: this node is owner no more, and will hear of it.
-            Ok(None) if self.head().is_none_or(|head| offset >= head.next) => {
-                reply(cx, command.token, Err(SendError::ShardUnavailable));
-            }
-            Ok(None) => {
-                tracing::error!(shard = %self.shard, %offset, "a remembered record is not in the journal");
-                reply(cx, command.token, Err(SendError::Internal));
-            }
+            Ok(None) => self.not_in_journal(command, offset, cx),
             Err(_) => reply(cx, command.token, Err(SendError::LogUnavailable)),
         }
+    }
+
+    /// A remembered record is not in the journal: it may be in the tail by now, or be another owner's that is known from
+    /// its snapshot only, while this node is owner no more and will hear of it.
+    fn not_in_journal(&mut self, command: Waiting, offset: Offset, cx: &mut Shared<'_>) {
+        let tail = self.writer.as_ref().and_then(|writer| writer.tail().get(offset));
+        if let Some(record) = tail.cloned() {
+            return self.replay_or_decide(command, &record, offset, cx);
+        }
+        if !self.is_owner() || self.head().is_none_or(|head| offset >= head.next) {
+            return reply(cx, command.token, Err(SendError::ShardUnavailable));
+        }
+        tracing::error!(shard = %self.shard, %offset, "a remembered record is not in the journal");
+        reply(cx, command.token, Err(SendError::Internal));
     }
 
     /// Takes a stream out of memory if nothing of it is open. `true` if it is gone or was another incarnation.

@@ -24,6 +24,9 @@ struct Machine {
     store: Arc<MemoryStore>,
     replies: Vec<Result<Answer, SendError>>,
     dropped: Vec<String>,
+    /// Whether fetches are kept open, and the one that is.
+    keeps_fetch: bool,
+    fetch: Option<Input>,
 }
 
 fn parts() -> (Arc<MemoryLog>, Arc<MemoryStore>) {
@@ -49,6 +52,8 @@ impl Machine {
             store: Arc::clone(store),
             replies: Vec::new(),
             dropped: Vec::new(),
+            keeps_fetch: false,
+            fetch: None,
         }
     }
 
@@ -91,15 +96,17 @@ impl Machine {
             }
             Effect::Fetch { fetch, shard, offset } => {
                 let result = now(self.store.record_at(shard, offset));
-                return Some(Input::Fetched { fetch, shard, result });
+                let fetched = Some(Input::Fetched { fetch, shard, result });
+                if self.keeps_fetch {
+                    self.fetch = fetched;
+                    return None;
+                }
+                return fetched;
             }
             Effect::Snapshot(snapshot) => now(self.store.save_snapshots(vec![snapshot])).unwrap(),
             Effect::DropSnapshots(category) => self.dropped.push(category),
-            Effect::AskLease(_)
-            | Effect::Bounds(_)
-            | Effect::Owner { .. }
-            | Effect::Stalled { .. }
-            | Effect::Halted { .. } => {}
+            Effect::Bounds(shard) => return Some(Input::Bounds(shard, now(self.log.bounds(shard)).ok())),
+            Effect::AskLease(_) | Effect::Owner { .. } | Effect::Stalled { .. } | Effect::Halted { .. } => {}
         }
         None
     }
@@ -178,4 +185,36 @@ fn a_zombie_that_knows_a_record_from_a_snapshot_only_says_that_it_is_not_availab
         SendError::ShardUnavailable
     );
     assert!(owner.send(add("counter-1", "k", 1)).unwrap().replayed);
+}
+
+#[test]
+fn a_record_that_came_into_the_tail_while_it_was_fetched_is_replayed() {
+    let (log, store) = parts();
+    store.hold(SHARD, Offset::new(0));
+    let mut zombie = Machine::new("a", &log, &store, settings());
+    zombie.own();
+    let mut owner = Machine::new("b", &log, &store, settings());
+    owner.own();
+    let first = owner.send(add("counter-1", "k", 1)).unwrap();
+    zombie.keeps_fetch = true;
+    let request = Box::new(add("counter-1", "k", 1).request(&support::catalog()));
+    zombie.run(Input::Command {
+        token: 1,
+        request,
+        deadline_ms: NOW_MS + 1_000,
+    });
+    let fetched = zombie.fetch.take().expect("it asks the journal, which lags");
+    // Another command makes it see that it has lost the shard, and all that counts meanwhile.
+    let request = Box::new(add("counter-2", "l", 1).request(&support::catalog()));
+    zombie.run(Input::Command {
+        token: 2,
+        request,
+        deadline_ms: NOW_MS + 1_000,
+    });
+    assert!(!zombie.engine.is_owner(SHARD), "it has heard of the other claim");
+    zombie.replies.clear();
+    zombie.run(fetched);
+    let again = zombie.replies.pop().expect("it answers").unwrap();
+    assert!(again.replayed);
+    assert_eq!((again.record, again.position), (first.record, first.position));
 }

@@ -20,6 +20,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod trial;
 mod wire;
 
 use std::fmt;
@@ -40,7 +41,7 @@ pub use settings::{BearerToken, KafkaSettings, Sasl, ScramMechanism, Tls, TokenS
 use crate::log::Appending;
 use crate::metrics as names;
 use crate::recent::Recent;
-use crate::{Description, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck};
+use crate::{Description, Hashed, Log, LogError, LogKind, Placed, ReadLimits, SettingCheck};
 use appends::Appends;
 use catch_up::CatchUp;
 use client::{Context, unavailable};
@@ -154,8 +155,7 @@ impl KafkaLog {
         shards: ShardCount,
         generation: Generation,
     ) -> Result<Self, KafkaError> {
-        settings.validate().map_err(KafkaError::Settings)?;
-        let log = Self::connect(settings, app, shards, generation)?;
+        let log = Self::inspect(settings, app, shards, generation)?;
         let facts = log.facts().await?;
         if facts.settings.iter().any(|check| !check.ok) {
             return Err(KafkaError::Unsafe {
@@ -164,6 +164,20 @@ impl KafkaLog {
             });
         }
         Ok(log)
+    }
+
+    /// Opens a log whatever its topic is set to: for who looks at it, or copies it elsewhere, and appends nothing.
+    ///
+    /// # Errors
+    /// [`KafkaError::Settings`]; [`KafkaError::Log`] if a client cannot be made.
+    pub fn inspect(
+        settings: KafkaSettings,
+        app: AppName,
+        shards: ShardCount,
+        generation: Generation,
+    ) -> Result<Self, KafkaError> {
+        settings.validate().map_err(KafkaError::Settings)?;
+        Ok(Self::connect(settings, app, shards, generation)?)
     }
 
     /// Starts the clients without looking at the topic.
@@ -364,6 +378,11 @@ impl Log for KafkaLog {
     /// and may overtake it, so hand one over alone.
     fn append(&self, shard: Shard, _at: Head, records: Vec<Arc<Record>>) -> Appending {
         self.appends.append(shard, &records)
+    }
+
+    fn append_copied(&self, shard: Shard, _at: Head, records: Vec<Hashed>, unsure: bool) -> Appending {
+        let records: Vec<_> = records.into_iter().map(|hashed| hashed.record).collect();
+        self.appends.append_as(shard, &records, unsure)
     }
 
     async fn read(

@@ -9,6 +9,7 @@ extern crate self as annals_log;
 
 mod checkpoint;
 pub mod conformance;
+pub mod copy;
 pub mod faulty;
 pub mod fragment;
 pub mod indexer;

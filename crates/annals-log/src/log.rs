@@ -40,6 +40,15 @@ pub trait Log: Send + Sync + fmt::Debug + 'static {
         self.append(shard, at, records.collect())
     }
 
+    /// Hands over records that another log accepted, for a copy: claims among them begin no term of this process.
+    ///
+    /// `unsure`: the outcome of an earlier append is not known, so a log that ties the order of appends to a connection
+    /// takes another one.
+    fn append_copied(&self, shard: Shard, at: Head, records: Vec<Hashed>, unsure: bool) -> Appending {
+        let _ = unsure;
+        self.append_hashed(shard, at, records)
+    }
+
     /// Durable records of a shard from `from` on, in offset order without a gap, `from` first.
     ///
     /// Waits up to [`ReadLimits::wait`] while there are none. An empty answer says nothing of the log's end.

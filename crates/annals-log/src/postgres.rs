@@ -104,6 +104,8 @@ pub struct PostgresTask {
 struct Shared {
     pool: PgPool,
     identity: LogIdentity,
+    /// Whether it is the target of a copy.
+    unfinished: bool,
     genesis: Box<[Hash32]>,
     settings: PostgresSettings,
     recent: Recent,
@@ -171,6 +173,33 @@ impl PostgresLog {
         if identity.app != *app || identity.kind != LogKind::Postgres || identity.shards != wanted {
             return Err(identity.refused());
         }
+        Self::begin(pool, identity, false, settings, wakes).await
+    }
+
+    /// Opens the target of a copy that [`LogIdentity::begin_copy`] began, as [`Self::open`] does.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] if it is not that.
+    pub async fn open_copy(
+        pool: PgPool,
+        identity: LogIdentity,
+        settings: PostgresSettings,
+    ) -> Result<(Self, PostgresTask), LogError> {
+        match LogIdentity::load_any(&pool).await? {
+            Some((found, true)) if found == identity => {}
+            _ => return Err(identity.refused()),
+        }
+        Self::begin(pool, identity, true, settings, Wakes::default()).await
+    }
+
+    async fn begin(
+        pool: PgPool,
+        identity: LogIdentity,
+        unfinished: bool,
+        settings: PostgresSettings,
+        wakes: Wakes,
+    ) -> Result<(Self, PostgresTask), LogError> {
+        let app = &identity.app;
         let recent = Recent::new(identity.shards, settings.recent_bytes);
         for (shard, end) in follower::ends(&pool).await.map_err(|error| log_error(&error))? {
             recent.raise(shard, end);
@@ -183,6 +212,7 @@ impl PostgresLog {
                 .map(|shard| hash::genesis(app, shard, count))
                 .collect(),
             identity,
+            unfinished,
             settings,
             recent,
             notifier: wakes.notifier,

@@ -43,7 +43,7 @@ pub use tail::Tail;
 pub use words::{AppendId, Draft, HaltReason, Input, Output, Progress, StopReason, WriterSettings};
 
 /// What a writer is at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Not owner; nothing of it is open, or the fold is read until it is.
     Idle,
@@ -114,10 +114,12 @@ pub struct ShardWriter {
     reading: bool,
     /// The hash of the record before the head; zeros at offset 0.
     last_hash: Hash32,
-    /// The record before the head, which must still be what it was when a claim is made.
+    /// The record before the head, which must still be what it was when a claim is made or open records are settled.
     verify: Option<(Offset, Hash32)>,
-    /// The log was said to end below the head.
+    /// The log was said to end below what was folded, or below what landed.
     short: bool,
+    /// Where it ends was asked while nothing came where something landed; nothing is read meanwhile.
+    asks_end: bool,
     tail: Tail,
 }
 
@@ -143,6 +145,7 @@ impl ShardWriter {
             last_hash: checkpoint.last_hash,
             verify: None,
             short: false,
+            asks_end: false,
             tail: Tail::new(next),
         }
     }
@@ -401,6 +404,7 @@ impl ShardWriter {
         self.forget_appends();
         self.claim = None;
         self.state = State::Idle;
+        self.verify = self.record_before_head();
         out.push(Output::Stopped(reason));
     }
 
@@ -420,14 +424,20 @@ impl ShardWriter {
             | State::Halted
             | State::Closed => false,
         };
-        if wanted && !self.reading {
+        if wanted && !self.reading && !self.asks_end {
             self.reading = true;
-            // A log that is too short is asked for more than it has: it comes back, or the shell says that it will not.
-            let from = match self.verify {
-                Some((before, _)) if !self.short => before,
-                Some(_) | None => self.fold.head().next,
-            };
-            out.push(Output::Read(from));
+            out.push(Output::Read(self.reads_from()));
+        }
+    }
+
+    /// Where to read next. A log that is too short is asked for more than it has: it comes back, or the shell says
+    /// that it will not.
+    fn reads_from(&self) -> Offset {
+        let next = self.fold.head().next;
+        match (self.state, self.verify) {
+            (State::Owner { repair: Some(until) }, _) if self.short => until.max(next),
+            (_, Some((before, _))) if !self.short => before,
+            (_, _) => next,
         }
     }
 }

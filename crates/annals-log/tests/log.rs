@@ -4,6 +4,7 @@
 mod log {
     mod checkpoint;
     mod conformance;
+    mod copy;
     mod domain;
     mod faulty;
     mod postgres;

@@ -12,6 +12,7 @@
 //! *Invariant:* commands go through [`CommandSender`], which is the same way that everybody's commands take.
 
 mod admin;
+mod carry;
 mod effects;
 pub mod erased;
 mod metrics;
@@ -26,6 +27,7 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 
 pub use admin::{Admin, InstanceDetail, InstanceStatus, ProcessStatus};
+pub use carry::{Carried, carry};
 pub use effects::{EffectSettings, Effects};
 pub use erased::{AnyEffect, AnyProcess};
 pub use runner::{ProcessRunner, RunnerError};

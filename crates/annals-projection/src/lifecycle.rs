@@ -189,20 +189,21 @@ pub async fn ask_rebuild(pool: &PgPool, manifest: &Manifest) -> Result<BuildId, 
     Ok(BuildId { name, build })
 }
 
-/// Asks for a build to be dropped: it is fed no longer, then its tables go. Never the live one.
+/// Asks for a build to be dropped: it is fed no longer, then its tables go. The live one only if `even_live`: for a
+/// projection that the program has no more.
 ///
 /// # Errors
 /// [`LifecycleError`].
-pub async fn ask_drop(pool: &PgPool, id: &BuildId) -> Result<(), LifecycleError> {
+pub async fn ask_drop(pool: &PgPool, id: &BuildId, even_live: bool) -> Result<(), LifecycleError> {
     let mut tx = pool.begin().await?;
     build::lock_builds(&mut tx).await?;
     let rows = builds(&mut *tx, Some(&id.name)).await?;
     let row = rows.iter().find(|row| row.id == *id);
     let row = row.ok_or_else(|| LifecycleError::NotFound(format!("build {id}")))?;
-    if row.live {
+    if row.live && !even_live {
         return Err(Refusal::live(id).into());
     }
-    let sql = "UPDATE annals.projection SET state = 'dropping' WHERE name = $1 AND build = $2";
+    let sql = "UPDATE annals.projection SET state = 'dropping', live = false WHERE name = $1 AND build = $2";
     one(&mut tx, sql, &id.name, id.build).await?;
     Ok(tx.commit().await?)
 }

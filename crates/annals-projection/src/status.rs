@@ -9,6 +9,10 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::manifest::{Build, BuildId, Name};
+use crate::parking::{self, ParkedStream};
+
+/// How many parked streams a status tells of; all are counted.
+pub const PARKED_TOLD: u32 = 10;
 
 /// How a build stands.
 #[derive(Debug, Clone, Serialize)]
@@ -41,6 +45,8 @@ pub struct BuildStatus {
     pub parked_streams: i64,
     /// Events that wait for them.
     pub parked_events: i64,
+    /// The streams that were parked first, at most [`PARKED_TOLD`], and why.
+    pub parked: Vec<ParkedStream>,
 }
 
 /// How far one shard is folded.
@@ -101,6 +107,10 @@ pub async fn status(pool: &PgPool, log: &dyn Log, now_ms: i64) -> Result<Vec<Bui
         let lag_records = shards.iter().map(|shard| shard.lag_records).sum();
         let folded_records = shards.iter().map(|shard| shard.next.get()).sum();
         let rate = row.rate(folded_records);
+        let parked = match (row.streams, row.id()) {
+            (1.., Some(id)) => parking::list(pool, &id, PARKED_TOLD).await?,
+            _ => Vec::new(),
+        };
         found.push(BuildStatus {
             lag_records,
             lag_ms: shards.iter().map(|shard| shard.lag_ms).max().unwrap_or(0),
@@ -116,6 +126,7 @@ pub async fn status(pool: &PgPool, log: &dyn Log, now_ms: i64) -> Result<Vec<Bui
             shards,
             parked_streams: row.streams,
             parked_events: row.events,
+            parked,
         });
     }
     Ok(found)
@@ -135,6 +146,13 @@ struct Row {
 }
 
 impl Row {
+    fn id(&self) -> Option<BuildId> {
+        Some(BuildId {
+            name: Name::parse(&self.name)?,
+            build: Build::new(self.build)?,
+        })
+    }
+
     /// Records a second of a build that is being built.
     fn rate(&self, folded: u64) -> Option<u64> {
         let seconds = self.seconds.filter(|seconds| *seconds > 0.0)?;

@@ -11,6 +11,8 @@ mod build;
 mod catalog;
 #[path = "projection/check.rs"]
 mod check;
+#[path = "projection/diff.rs"]
+mod diff;
 #[path = "projection/lifecycle.rs"]
 mod lifecycle;
 #[path = "projection/lineage.rs"]

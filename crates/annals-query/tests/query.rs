@@ -7,9 +7,13 @@
     missing_docs
 )]
 
+#[path = "query/follow.rs"]
+mod follow;
 #[path = "query/support.rs"]
 mod support;
 
+#[path = "query/bounds.rs"]
+mod bounds;
 #[path = "query/cache.rs"]
 mod cache;
 #[path = "query/commerce.rs"]

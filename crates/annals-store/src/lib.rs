@@ -11,9 +11,11 @@
 //! - [`clock`]: how far this machine's clock is off the database's;
 //! - [`notify`]: coalesced notifications, and a listener that says when it may have missed some;
 //! - [`cluster`]: a private PostgreSQL server in a folder;
+//! - [`carry`]: whole tables from one database to another;
 //! - [`metrics`]: names of what is counted here;
 //! - `testing` (feature `testing`): a database of its own for each test.
 
+pub mod carry;
 pub mod clock;
 pub mod cluster;
 pub mod error;

@@ -10,6 +10,7 @@ mod bench;
 mod builds;
 mod get;
 mod import;
+mod log;
 pub mod operate;
 pub mod output;
 mod processes;
@@ -89,7 +90,7 @@ async fn dispatch(app: Arc<App>, matches: &clap::ArgMatches) -> anyhow::Result<A
             node::serve(app, settings).await
         }
         Command::Migrate { what } => operate::migrate(&settings(&app, &common)?, &what, output).await,
-        Command::Log { what } => operate::log(&app, &settings(&app, &common)?, &what, output).await,
+        Command::Log { what } => log::run(&app, &common, what, output).await,
         Command::Projections { what } => {
             projections::run(&app, &settings(&app, &common)?, &common, &what, output).await
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Node {
 struct Slot {
     addresses: Mutex<Option<(String, String)>>,
     ready: RwLock<bool>,
+    /// It has said that it is ending: nobody goes there any more.
+    ending: AtomicBool,
 }
 
 /// The addresses that clients may use: a load balancer.
@@ -52,7 +55,13 @@ impl Balancer {
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         let slots = lock(&self.0).clone();
-        let of = |slot: &Arc<Slot>| lock(&slot.addresses).as_ref().map(|(url, _)| url.clone());
+        let of = |slot: &Arc<Slot>| {
+            let addresses = lock(&slot.addresses);
+            let taken = addresses
+                .as_ref()
+                .filter(|_| !slot.ending.load(Ordering::Relaxed));
+            taken.map(|(url, _)| url.clone())
+        };
         let ready: Vec<String> = slots
             .iter()
             .filter(|slot| slot.is_ready())
@@ -258,6 +267,7 @@ impl Node {
         self.tasks.abort_all();
         self.slot.set_ready(false);
         *lock(&self.slot.addresses) = None;
+        self.slot.ending.store(false, Ordering::Relaxed);
     }
 
     fn signal(&self, name: &str) {
@@ -277,7 +287,13 @@ async fn watch_health(slot: &Slot, ops: &str) {
     let Ok(client) = client else { return };
     loop {
         let answer = client.get(format!("{ops}/readyz")).send().await;
-        slot.set_ready(answer.is_ok_and(|answer| answer.status() == 200));
+        slot.set_ready(answer.as_ref().is_ok_and(|answer| answer.status() == 200));
+        if let Ok(answer) = answer
+            && answer.status() == 503
+            && answer.text().await.is_ok_and(|why| why.contains("shutting down"))
+        {
+            slot.ending.store(true, Ordering::Relaxed);
+        }
         tokio::time::sleep(HEALTH).await;
     }
 }

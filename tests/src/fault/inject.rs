@@ -49,7 +49,10 @@ impl Injector<'_> {
                 self.ground.commands[fault.node].kill().await;
                 let taken = match self.ground.commands.len() > 2 {
                     true => self.taken_over(began).await,
-                    false => Ok(tokio::time::sleep(fault.lasts).await),
+                    false => {
+                        tokio::time::sleep(fault.lasts).await;
+                        Ok(())
+                    }
                 };
                 self.ground.commands[fault.other].pause(false);
                 taken

@@ -121,6 +121,9 @@ impl Postgres {
     /// If the statement fails, or changes nothing.
     pub async fn tamper(&self, sql: &'static str, with: &str) {
         let mut connection = PgConnection::connect(&self.url()).await.expect("it runs");
+        // The journal refuses it by triggers, which its owner can take off.
+        let aside = sqlx::query("ALTER TABLE annals.journal DISABLE TRIGGER ALL");
+        aside.execute(&mut connection).await.expect("its owner may");
         let done = sqlx::query(sql).bind(with).execute(&mut connection).await;
         assert!(done.expect("the statement works").rows_affected() > 0, "{sql}");
     }

@@ -91,6 +91,14 @@ impl World {
         self.hand(attempt, node)
     }
 
+    /// A new command straight to one node.
+    pub(super) fn ask(&mut self, node: usize) -> Check {
+        let order = self.draw_order();
+        self.history.orders.push(order);
+        let attempt = self.history.begin(self.history.orders.len() - 1);
+        self.hand(attempt, node)
+    }
+
     fn hand(&mut self, attempt: usize, node: usize) -> Check {
         let order = &self.history.orders[self.history.attempts[attempt].order];
         let request = request(
@@ -102,7 +110,7 @@ impl World {
             attempt,
             order.foreign,
         );
-        let token = self.history.hand(attempt, node, i64::MIN / 2);
+        let token = self.history.hand(attempt, node, self.now_ms);
         self.say(|_| format!("attempt {attempt} goes to node {node} as {token}"));
         let deadline_ms = self.now_ms + self.nodes[node].skew_ms + DEADLINE_MS;
         self.nodes[node].open.push(Open::Command {

@@ -4,12 +4,15 @@
 //! and looks at who notices: a fold of the log must not lead to a head that was known before, whoever starts again at
 //! a record that is not what it was must halt, and so must an owner that stands beyond the log's end.
 
+use std::sync::Arc;
+
 use annals_command::engine::Engine;
-use annals_log::{Checkpoint, Plays};
-use annals_record::Offset;
+use annals_log::{Checkpoint, Log, Plays};
 use annals_record::fold::{Fold, Head};
-use annals_record::record::Slot;
+use annals_record::record::{Close, Meta, RawHeader, RawRecord, Record, Slot};
+use annals_record::{Offset, RecordId};
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::followers::Kind;
 use super::journal::Journal;
@@ -21,8 +24,32 @@ use super::{Check, Violation};
 
 /// Rounds of a second each in which an owner must notice that the log is too short.
 const ROUNDS: usize = 60;
+/// A command that has been open for so long, ms, will not be answered.
+const LATE_MS: i64 = 40_000;
 
 impl World {
+    /// Ends the shard, as the first step of copying a log does. Everything is still promised: what was acknowledged
+    /// stays, and what is open never happens.
+    pub(super) fn close(&mut self) -> Check {
+        let head = *self.truth.head();
+        let close = Record {
+            stream: None,
+            timestamp_ms: self.now_ms.max(head.time_ms),
+            meta: Meta::Close(Close {
+                id: RecordId::from_parts(1, [0xcc; 10]),
+                epoch: head.epoch,
+                prev: head.chain,
+            }),
+            value: Bytes::from_static(b"{}"),
+        };
+        self.say(|_| "an operator closes the shard".to_owned());
+        self.wire
+            .log
+            .append(SHARD, head, vec![Arc::new(close)])
+            .now_or_never();
+        self.landed()
+    }
+
     /// Tampers with the log, if there is anything to tamper with.
     pub(super) fn tamper(&mut self, cut: Cut) -> Check {
         let accepted: Vec<Offset> = self.truth.accepted().collect();
@@ -30,7 +57,10 @@ impl World {
         if newest < 2 {
             return Ok(());
         }
-        let at = accepted[accepted.len() - 1 - self.rng.below(newest - 1)];
+        let at = match cut {
+            Cut::Newer => self.truth.end(),
+            Cut::Truncated | Cut::Replaced => accepted[accepted.len() - 1 - self.rng.below(newest - 1)],
+        };
         let known = self.known_heads(at);
         self.say(|_| format!("the log is tampered with at {at}: {cut:?}"));
         match cut {
@@ -41,8 +71,21 @@ impl World {
                 other.value = Some(Bytes::from([value, b" "].concat()));
                 self.wire.log.replace(SHARD, at, other);
             }
+            Cut::Newer => {
+                let header = RawHeader {
+                    name: Bytes::from_static(b"annals"),
+                    value: Some(Bytes::from_static(b"2")),
+                };
+                let newer = RawRecord {
+                    key: None,
+                    timestamp_ms: self.now_ms,
+                    value: None,
+                    headers: vec![header],
+                };
+                self.wire.log.insert(SHARD, newer);
+            }
         }
-        self.cut = Some(at);
+        self.cut = Some((cut, at));
         self.history.judges = false;
         let placed = self.wire.log.placed(SHARD);
         self.truth.read_again(placed);
@@ -92,11 +135,15 @@ impl World {
 
     /// The end of a run on such a log.
     pub(super) fn end_cut(&mut self) -> Check {
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             self.now_ms += 900;
+            if round % 20 == 0 {
+                self.ask(self.holder)?;
+            }
             self.round()?;
         }
         self.owner_noticed()?;
+        self.nobody_waits()?;
         self.say(|_| "everybody starts again".to_owned());
         for follower in 0..self.followers.len() {
             self.crash_follower(follower);
@@ -109,8 +156,9 @@ impl World {
         if self.plan.plays == Plays::Kafka {
             must_halt.push((Kind::Indexer, false));
         }
-        must_halt.retain(|(kind, _)| !self.stands(self.stored(*kind)));
-        let node_must_halt = !self.stands(&self.journal.at);
+        let newer = self.cut.filter(|(cut, _)| *cut == Cut::Newer).map(|(_, at)| at);
+        must_halt.retain(|(kind, _)| newer.is_some() || !self.stands(self.stored(*kind)));
+        let node_must_halt = newer.is_some() || !self.stands(&self.journal.at);
         for _ in 0..ROUNDS {
             self.now_ms += 900;
             self.round()?;
@@ -133,7 +181,18 @@ impl World {
                 format!("node {} resumes on a log that was tampered with", self.holder),
             );
         }
-        Ok(())
+        let nodes = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.engine.as_ref()?.head(SHARD));
+        let mut heads = nodes.chain([&self.journal.at.head, &self.recorded.at.head]);
+        match newer.and_then(|at| heads.find(|head| head.next > at)) {
+            Some(head) => Violation::of(
+                "L9",
+                format!("a reader passed a record that it cannot know: {head:?}"),
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Whether the record before a checkpoint is what it was.
@@ -144,6 +203,31 @@ impl World {
                 let placed = self.truth.placed.get(index(Offset::new(last)));
                 placed.is_some_and(|placed| placed.hash == at.last_hash)
             }
+        }
+    }
+
+    /// Nobody waits for the outcome of a command for ever without an alarm: a node that has halted, or unchained ghosts.
+    /// (One that has lost the shard rightly waits for the next owner's claim, and the next owner may be the one that
+    /// halts.)
+    fn nobody_waits(&self) -> Check {
+        if self.truth.unchained > 0 || self.nodes.iter().any(|node| node.halted) {
+            return Ok(());
+        }
+        let late = |since_ms: i64| self.now_ms - since_ms > LATE_MS;
+        let open = self
+            .history
+            .handed
+            .values()
+            .find(|handed| !handed.answered && late(handed.since_ms));
+        match open {
+            Some(handed) => {
+                let what = format!(
+                    "node {} keeps attempt {} and has noticed nothing",
+                    handed.node, handed.attempt
+                );
+                Violation::of("L9", what)
+            }
+            None => Ok(()),
         }
     }
 

@@ -8,6 +8,8 @@ use super::{Check, Violation};
 
 /// After so many rounds without faults everything is settled. A round lets everything that waits go on once.
 const ROUNDS: usize = 400;
+/// After so long, ms, a client gives up waiting and sends again: a little more than a node keeps a command undecided.
+const TIMEOUT_MS: i64 = 6_000;
 
 impl World {
     pub(super) fn end(&mut self) -> Check {
@@ -56,6 +58,7 @@ impl World {
         for follower in 0..self.followers.len() {
             self.act(Act::Follow(follower))?;
         }
+        self.history.time_out(self.now_ms - TIMEOUT_MS);
         for order in 0..self.history.orders.len() {
             let open = &self.history.orders[order];
             if !open.settled && open.waits_for.is_none() {
@@ -109,9 +112,9 @@ impl World {
         Ok(())
     }
 
-    /// Nothing that a log does by itself is worth a halt.
+    /// Nothing that a log does by itself is worth a halt; a close is, and a log that was tampered with.
     pub(super) fn may_halt(&self, what: &str, why: &str) -> Check {
-        if self.cut.is_some() {
+        if self.cut.is_some() || self.truth.head().closed {
             return Ok(());
         }
         Violation::of("halts", format!("{what} halts: {why}"))

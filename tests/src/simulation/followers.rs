@@ -135,7 +135,7 @@ impl World {
         });
         match took {
             Ok(Took::Batch(batch)) => {
-                follower.committing = Some(Committing::new(vec![batch]));
+                follower.committing = Some(Committing::new(vec![*batch]));
                 Ok(())
             }
             Ok(Took::Nothing | Took::Resumed | Took::AskEnd | Took::Short(_)) => Ok(()),
@@ -206,7 +206,7 @@ impl World {
         if batch.to.head.next < stored.head.next {
             return Violation::of("L8", format!("the checkpoint of the {kind:?} moves back"));
         }
-        if !self.cut.is_some() {
+        if self.cut.is_none() {
             self.is_whole(kind, batch)?;
         }
         match kind {

@@ -53,6 +53,8 @@ pub(crate) struct Handed {
     pub(crate) node: usize,
     /// The log's time as that node had folded it when it got the command.
     pub(crate) time_ms: i64,
+    /// When it got it, by the world's clock.
+    pub(crate) since_ms: i64,
     pub(crate) answered: bool,
 }
 
@@ -110,16 +112,28 @@ impl History {
     }
 
     /// A node gets an attempt.
-    pub(crate) fn hand(&mut self, attempt: usize, node: usize, time_ms: i64) -> u64 {
+    pub(crate) fn hand(&mut self, attempt: usize, node: usize, now_ms: i64) -> u64 {
         self.next_token += 1;
         let handed = Handed {
             attempt,
             node,
-            time_ms,
+            time_ms: i64::MIN / 2,
+            since_ms: now_ms,
             answered: false,
         };
         self.handed.insert(self.next_token, handed);
         self.next_token
+    }
+
+    /// Clients give up what they sent before this; the commands go on.
+    pub(crate) fn time_out(&mut self, before_ms: i64) {
+        for handed in self
+            .handed
+            .values()
+            .filter(|handed| !handed.answered && handed.since_ms < before_ms)
+        {
+            self.orders[self.attempts[handed.attempt].order].stop_waiting(handed.attempt);
+        }
     }
 
     /// A node is gone: nobody hears from it any more.
@@ -223,6 +237,7 @@ impl History {
                 }
                 Ok(Next::Settled)
             }
+            SendError::ShardHalted if truth.head().closed => Ok(Next::Settled),
             SendError::ShardHalted | SendError::Forbidden => Violation::of(
                 "replies",
                 format!("attempt {} got {error:?} without a cause", handed.attempt),

@@ -29,6 +29,7 @@ pub(super) enum Open {
     /// Two steps each: the answer is made, and then arrives.
     Journal(Option<Checkpoint>),
     End(Option<Offset>),
+    Bounds(Option<Offset>),
     Load(LoadId, Vec<LoadRequest>, Option<Vec<Loaded>>),
     Read {
         from: Offset,
@@ -246,6 +247,12 @@ impl World {
                 self.say(|_| format!("node {n} hears that the log ends at {end}"));
                 self.input(n, Input::Writer(SHARD, writer::Input::End(end)))
             }
+            Open::Bounds(None) if self.rng.chance(fails) => self.input(n, Input::Bounds(SHARD, None)),
+            Open::Bounds(None) => self.wait(n, Open::Bounds(Some(self.truth.end()))),
+            Open::Bounds(Some(end)) => {
+                let bounds = (Offset::new(0), end);
+                self.input(n, Input::Bounds(SHARD, Some(bounds)))
+            }
             Open::Load(load, requests, None) => {
                 if self.rng.chance(fails) {
                     self.say(|_| format!("load {load} of node {n} fails"));
@@ -336,7 +343,7 @@ impl World {
     fn carry_out(&mut self, n: usize, effect: Effect) -> Check {
         match effect {
             Effect::Reply(token, result) => self.replied(n, token, &result),
-            Effect::Log { output, .. } => self.to_log(n, output),
+            Effect::Log { output, .. } => self.hand_over(n, output),
             Effect::Journal(_) => self.wait(n, Open::Journal(None)),
             Effect::Load { load, requests } => self.wait(n, Open::Load(load, requests, None)),
             Effect::Fetch { fetch, offset, .. } => self.wait(n, Open::Fetch(fetch, offset)),
@@ -350,6 +357,16 @@ impl World {
                 "snapshots",
                 format!("node {n} finds a wrong snapshot of {category}"),
             ),
+            Effect::Bounds(_) => self.wait(n, Open::Bounds(None)),
+            Effect::Stalled { stalled, .. } => {
+                self.say(|_| {
+                    format!(
+                        "node {n}: the log {}",
+                        if stalled { "is stalled" } else { "answers again" }
+                    )
+                });
+                Ok(())
+            }
             Effect::AskLease(_) => {
                 self.nodes[n].asked = true;
                 Ok(())
@@ -364,12 +381,10 @@ impl World {
                 self.counts.halts += 1;
                 self.may_halt(&format!("node {n}"), &reason)
             }
-            // The watch beside the engine settles nothing; a bound that is not known is not asked for again.
-            Effect::Bounds(_) | Effect::Stalled { .. } => Ok(()),
         }
     }
 
-    fn to_log(&mut self, n: usize, output: Output) -> Check {
+    fn hand_over(&mut self, n: usize, output: Output) -> Check {
         match output {
             Output::End => self.wait(n, Open::End(None)),
             Output::Read(from) => {
@@ -416,36 +431,6 @@ impl World {
             }
         }
         Ok(is_claim)
-    }
-
-    /// A snapshot is what the accepted records below its offset add up to, keys included.
-    fn is_true(&self, n: usize, snapshot: &Snapshot) -> Check {
-        if self.cut.is_some() {
-            return Ok(());
-        }
-        let at = self.truth.stream_at(&snapshot.stream, snapshot.offset);
-        let state = format!("{{\"sum\":{}}}", at.sum);
-        if snapshot.state != state.as_bytes() || snapshot.version.get() != at.version {
-            let found = String::from_utf8_lossy(&snapshot.state);
-            let what = format!(
-                "node {n}: {} below {} is {state} at version {}, and a snapshot says {found} at {}",
-                snapshot.stream, snapshot.offset, at.version, snapshot.version
-            );
-            return Violation::of("snapshots", what);
-        }
-        let Some(newest) = self.truth.newest_below(&snapshot.stream, snapshot.offset) else {
-            return Ok(());
-        };
-        for (offset, fact) in self.truth.remembered(&snapshot.stream, newest) {
-            if offset < snapshot.offset && !snapshot.keys.iter().any(|key| key.offset == offset) {
-                let what = format!(
-                    "node {n}: the key of {offset} ({}) is missing in a snapshot",
-                    fact.id
-                );
-                return Violation::of("snapshots", what);
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn answer_unknown(&mut self, session: usize) {

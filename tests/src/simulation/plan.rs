@@ -13,6 +13,8 @@ pub(crate) enum Cut {
     Truncated,
     /// Another record stands where one was accepted.
     Replaced,
+    /// A newer program has written to it, in a format that is not known here.
+    Newer,
 }
 
 /// How often things go wrong, of a thousand chances each.
@@ -40,6 +42,8 @@ pub(crate) struct Faults {
     pub(crate) lie: usize,
     /// A node's clock jumps.
     pub(crate) skew: usize,
+    /// An operator ends the shard with a close, once.
+    pub(crate) close: usize,
     /// Journal reads and snapshots fail.
     pub(crate) store: usize,
     /// What was read from the journal takes longer to arrive.
@@ -78,6 +82,7 @@ impl Plan {
             lease: rate(&[0, 8, 24]),
             lie: rate(&[0, 0, 200]),
             skew: rate(&[0, 10, 30]),
+            close: rate(&[0, 0, 0, 0, 3]),
             store: rate(&[0, 0, 100]),
             slow: rate(&[0, 0, 900]),
         };
@@ -89,7 +94,7 @@ impl Plan {
             let cut = if plays == Plays::Postgres {
                 Cut::Truncated
             } else {
-                rng.pick(&[Cut::Truncated, Cut::Replaced])
+                rng.pick(&[Cut::Truncated, Cut::Replaced, Cut::Newer])
             };
             Some((cut, 60 + rng.below(90)))
         } else {

@@ -68,6 +68,8 @@ pub(crate) struct Truth {
     chains: Vec<Hash32>,
     rule: KeyRule,
     judges: bool,
+    /// Records that are not the successor of what was accepted: every reader raises an alarm.
+    pub(crate) unchained: u64,
 }
 
 impl Truth {
@@ -84,6 +86,7 @@ impl Truth {
             chains: vec![genesis],
             rule,
             judges: true,
+            unchained: 0,
         }
     }
 
@@ -171,10 +174,10 @@ impl Truth {
             .copied()
     }
 
-    /// Whether a record does not count and never will: a later claim counts.
+    /// Whether a record does not count and never will: a later claim counts, or a close.
     pub(crate) fn can_never_count(&self, record: RecordId) -> bool {
         let epoch = self.authors.get(&record).map_or(0, |(_, epoch)| *epoch);
-        !self.by_id.contains_key(&record) && self.head().epoch.get() > epoch
+        !self.by_id.contains_key(&record) && (self.head().epoch.get() > epoch || self.head().closed)
     }
 
     /// The offsets of everything that counts.
@@ -217,7 +220,7 @@ impl Truth {
     /// Whether a record counts, by the table.
     fn counts(&self, slot: &Slot) -> Result<bool, Violation> {
         let head = self.head();
-        let Slot::Known(record) = slot else {
+        let Some(record) = slot.known().filter(|_| !head.closed) else {
             return Ok(false);
         };
         let (epoch, prev) = match &record.meta {
@@ -241,6 +244,14 @@ impl Truth {
 
     fn fold(&mut self, placed: &Placed, counts: bool) {
         let mut head = *self.head();
+        let epoch = placed
+            .slot
+            .known()
+            .filter(|record| record.prev().is_some())
+            .map(annals_record::Record::epoch);
+        if !counts && !head.closed && epoch.is_some_and(|epoch| epoch >= head.epoch) {
+            self.unchained += 1;
+        }
         if counts && let Some(record) = placed.slot.known() {
             match &record.meta {
                 Meta::Claim(claim) => {
@@ -249,7 +260,10 @@ impl Truth {
                     self.owners.push(author);
                 }
                 Meta::Commit(_) | Meta::Refusal(_) => head.time_ms = record.timestamp_ms,
-                Meta::Close(_) => head.closed = true,
+                Meta::Close(_) => {
+                    head.time_ms = record.timestamp_ms;
+                    head.closed = true;
+                }
             }
             self.by_id.insert(record.id(), placed.offset);
             head.accepted += 1;

@@ -12,7 +12,7 @@ use super::followers::{Follower, Recorded};
 use super::history::{History, KeyRule};
 use super::journal::Journal;
 use super::nodes::Node;
-use super::plan::Plan;
+use super::plan::{Cut, Plan};
 use super::rng::Rng;
 use super::truth::Truth;
 use super::wire::{SHARD, Wire};
@@ -39,8 +39,8 @@ pub(super) struct World {
     pub(super) holder: usize,
     /// No more faults: the run comes to its end.
     pub(super) calm: bool,
-    /// Where the log was tampered with.
-    pub(super) cut: Option<Offset>,
+    /// How and where the log was tampered with.
+    pub(super) cut: Option<(Cut, Offset)>,
     pub(super) counts: Counts,
     acts: Vec<(usize, Act)>,
     trace: Option<RefCell<Trace>>,
@@ -277,6 +277,9 @@ impl World {
             let by = self.rng.range(-4_000, 4_000);
             self.nodes[node].skew_ms = by;
             self.say(|_| format!("the clock of node {node} is {by} ms off"));
+        }
+        if self.rng.chance(faults.close) && !self.truth.head().closed && self.cut.is_none() {
+            self.close()?;
         }
         if self.rng.chance(faults.foreign) {
             self.wire.foreign(&mut self.rng);

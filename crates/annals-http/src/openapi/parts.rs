@@ -38,7 +38,8 @@ pub(super) fn parameters() -> Map<String, Value> {
         "After": header("Annals-After", false,
             "Positions with commas between: the answer is at least that fresh.", text()),
         "Prefer": header("Prefer", false,
-            "`wait=5`: wait at most 5 s for `Annals-After` (2 s without it); `count=exact`: `count` in a list's body.",
+            "`wait=5`: wait at most 5 s for `Annals-After` (2 s without it); `count=exact`: `count` in a list's body, \
+             which costs what it counts.",
             text()),
         "LastEventId": header("Last-Event-ID", false,
             "Live changes: the id of the last event that was seen; the answer goes on behind it.", text()),

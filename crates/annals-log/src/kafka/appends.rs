@@ -56,6 +56,12 @@ impl Appends {
 
     /// Hands the records over before it returns.
     pub(super) fn append(&self, shard: Shard, records: &[Arc<Record>]) -> Appending {
+        let claims = records.iter().any(|record| matches!(record.meta, Meta::Claim(_)));
+        self.append_as(shard, records, claims)
+    }
+
+    /// As [`Self::append`]; `anew`: through an instance that never carried the shard.
+    pub(super) fn append_as(&self, shard: Shard, records: &[Arc<Record>], anew: bool) -> Appending {
         if records.is_empty() {
             return now(Appended::Landed(Vec::new()));
         }
@@ -69,8 +75,7 @@ impl Appends {
             return now(Appended::NotWritten(LogError::Refused(why)));
         };
         let _in_order = lane.lock().unwrap_or_else(PoisonError::into_inner);
-        let claims = records.iter().any(|record| matches!(record.meta, Meta::Claim(_)));
-        match self.instance(shard, claims) {
+        match self.instance(shard, anew) {
             Ok(instance) => {
                 let answer = instance.send(shard, records, bytes);
                 Box::pin(async move {

@@ -296,6 +296,10 @@ impl KafkaSettings {
             ("queue.buffering.max.kbytes", "131072"),
             ("queue.buffering.max.messages", "200000"),
             ("retry.backoff.max.ms", "500"),
+            // A leader that is frozen and not dead keeps its connections: this long until the records go to the next
+            // leader, by the same producer with the same numbers. (The client's own default is a minute.)
+            ("socket.timeout.ms", "10000"),
+            ("request.timeout.ms", "8000"),
         ];
         self.default_to(&mut config, &defaults);
         config

@@ -7,11 +7,11 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
 use super::KafkaError;
-use super::client::{Context, unavailable};
+use super::client::{Context, unavailable, why_unreachable};
 use super::settings::{FRAMING_BYTES, KafkaSettings};
 use crate::{Durability, LogError, SettingCheck};
 
@@ -73,7 +73,7 @@ pub(super) async fn create(
     let admin = Admin::new(settings)?;
     let answers = admin.client().create_topics([&new], &options()).await;
     admin.close().await;
-    let answers = answers.map_err(|error| unavailable("cannot create the topic", &error))?;
+    let answers = in_words(settings, "cannot create the topic", answers).await?;
     match answers.into_iter().next() {
         Some(Ok(_)) => Ok(()),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Err(KafkaError::Exists {
@@ -84,6 +84,20 @@ pub(super) async fn create(
             why: code.to_string(),
         }),
         None => Err(LogError::Unavailable("no answer about the topic".to_owned()).into()),
+    }
+}
+
+/// Deletes the topic.
+pub(super) async fn delete(settings: &KafkaSettings, topic: &str) -> Result<(), KafkaError> {
+    let admin = Admin::new(settings)?;
+    let answers = admin.client().delete_topics(&[topic], &options()).await;
+    admin.close().await;
+    let answers = in_words(settings, "cannot delete the topic", answers).await?;
+    match answers.into_iter().next() {
+        Some(Err((_, code))) => {
+            Err(LogError::Unavailable(format!("the topic `{topic}` was not deleted: {code}")).into())
+        }
+        Some(Ok(_)) | None => Ok(()),
     }
 }
 
@@ -100,7 +114,7 @@ pub(super) async fn look(
         .describe_configs([&ResourceSpecifier::Topic(topic)], &options())
         .await;
     admin.close().await;
-    let answers = answers.map_err(|error| unavailable("cannot read the topic's settings", &error))?;
+    let answers = in_words(settings, "cannot read the topic's settings", answers).await?;
     match answers.into_iter().next() {
         Some(Ok(config)) => Ok(facts(settings, shards, shape, &config)),
         Some(Err(code)) => {
@@ -186,6 +200,18 @@ fn facts(
             Durability::OneServer
         },
     }
+}
+
+/// What was asked, with the reason if it failed: the admin client itself knows only that nobody answered.
+async fn in_words<T>(settings: &KafkaSettings, what: &str, answers: KafkaResult<T>) -> Result<T, LogError> {
+    let error = match answers {
+        Ok(answers) => return Ok(answers),
+        Err(error) => unavailable(what, &error),
+    };
+    Err(match (why_unreachable(settings).await, error) {
+        (Some(why), LogError::Unavailable(error)) => LogError::Unavailable(format!("{error}: {why}")),
+        (_, error) => error,
+    })
 }
 
 fn options() -> AdminOptions {

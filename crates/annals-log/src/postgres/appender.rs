@@ -99,9 +99,10 @@ impl Appender {
             return Err(LogError::Unavailable(why.to_owned()));
         }
         // Behind a fail-over or a restore there may be another database.
-        match LogIdentity::load(&mut connection).await? {
-            Some(identity) if identity == self.shared.identity => {}
-            Some(identity) => return Err(identity.refused()),
+        match LogIdentity::load_any(&mut connection).await? {
+            Some((identity, unfinished))
+                if identity == self.shared.identity && unfinished == self.shared.unfinished => {}
+            Some((identity, _)) => return Err(identity.refused()),
             None => return Err(LogError::Refused("the database holds no log any more".to_owned())),
         }
         ::metrics::counter!(names::RECONNECTS, "task" => "appender").increment(1);

@@ -26,8 +26,23 @@ impl LogIdentity {
     /// Reads what the database says it is; `None` if no log was created yet.
     ///
     /// # Errors
-    /// [`LogError`].
+    /// [`LogError`]; `Refused` if it is the target of a copy that has not come to its end.
     pub async fn load(executor: impl PgExecutor<'_>) -> Result<Option<Self>, LogError> {
+        match Self::load_any(executor).await? {
+            Some((identity, false)) => Ok(Some(identity)),
+            Some((_, true)) => Err(LogError::Refused(
+                "this database is the target of a `log copy` that has not come to its end: run it again"
+                    .to_owned(),
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, with whether it is the target of a copy that has not come to its end.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn load_any(executor: impl PgExecutor<'_>) -> Result<Option<(Self, bool)>, LogError> {
         let row = sqlx::query("SELECT app, shards, generation, kind FROM annals.log_meta")
             .fetch_optional(executor)
             .await
@@ -38,6 +53,46 @@ impl LogIdentity {
             .map_err(|error| LogError::Refused(format!("log_meta does not read: {error}")))
     }
 
+    /// Makes an empty database the target of a copy: no node opens its log before [`Self::end_copy`]. Nothing changes
+    /// if it is that already.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] if it is a log's home; [`LogError::Unavailable`].
+    pub async fn begin_copy(&self, pool: &PgPool) -> Result<(), LogError> {
+        let begun = async {
+            let mut transaction = pool.begin().await?;
+            self.write(&mut transaction, &format!("{UNFINISHED}{}", kind_name(self.kind)))
+                .await?;
+            transaction.commit().await
+        };
+        begun.await.map_err(|error| log_error(&error))?;
+        match Self::load_any(pool).await? {
+            Some((identity, true)) if identity == *self => Ok(()),
+            Some((identity, _)) => Err(identity.refused()),
+            None => Err(LogError::Refused("log_meta lost its row".to_owned())),
+        }
+    }
+
+    /// The copy is proven: from now on nodes may open it. In the caller's transaction, beside what else was carried.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn end_copy(&self, connection: &mut PgConnection) -> Result<(), LogError> {
+        let kind = kind_name(self.kind);
+        let ended = sqlx::query("UPDATE annals.log_meta SET kind = $1 WHERE kind = $2")
+            .bind(kind)
+            .bind(format!("{UNFINISHED}{kind}"))
+            .execute(connection)
+            .await
+            .map_err(|error| log_error(&error))?;
+        match ended.rows_affected() {
+            1 => Ok(()),
+            _ => Err(LogError::Refused(
+                "this database is not the target of a copy".to_owned(),
+            )),
+        }
+    }
+
     /// Makes the database the home of this log: its identity, and for a Postgres log the head of every shard.
     /// Nothing changes if it is that already.
     ///
@@ -46,7 +101,7 @@ impl LogIdentity {
     pub async fn create(&self, pool: &PgPool) -> Result<(), LogError> {
         let created = async {
             let mut transaction = pool.begin().await?;
-            self.write(&mut transaction).await?;
+            self.write(&mut transaction, kind_name(self.kind)).await?;
             transaction.commit().await
         };
         created.await.map_err(|error| log_error(&error))?;
@@ -71,7 +126,7 @@ impl LogIdentity {
         ))
     }
 
-    async fn write(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    async fn write(&self, connection: &mut PgConnection, kind: &str) -> Result<(), sqlx::Error> {
         let inserted = sqlx::query(
             "INSERT INTO annals.log_meta (app, shards, generation, kind) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO NOTHING",
@@ -79,7 +134,7 @@ impl LogIdentity {
         .bind(self.app.as_str())
         .bind(encoded(i32::try_from(self.shards.get()))?)
         .bind(encoded(i32::try_from(self.generation.get()))?)
-        .bind(kind_name(self.kind))
+        .bind(kind)
         .execute(&mut *connection)
         .await?;
         if inserted.rows_affected() == 0 || self.kind != LogKind::Postgres {
@@ -102,22 +157,28 @@ impl LogIdentity {
         Ok(())
     }
 
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+    fn from_row(row: &PgRow) -> Result<(Self, bool), sqlx::Error> {
         let number = |column| decoded(u32::try_from(row.try_get::<i32, _>(column)?));
-        let kind = match row.try_get("kind")? {
+        let said: &str = row.try_get("kind")?;
+        let unfinished = said.strip_prefix(UNFINISHED);
+        let kind = match unfinished.unwrap_or(said) {
             "postgres" => LogKind::Postgres,
             "kafka" => LogKind::Kafka,
             "memory" => LogKind::Memory,
             other => return Err(sqlx::Error::Decode(format!("kind `{other}`").into())),
         };
-        Ok(Self {
+        let identity = Self {
             app: decoded(row.try_get::<&str, _>("app")?.parse())?,
             shards: decoded(number("shards")?.try_into())?,
             generation: decoded(number("generation")?.try_into())?,
             kind,
-        })
+        };
+        Ok((identity, unfinished.is_some()))
     }
 }
+
+/// In front of the kind while a copy has not come to its end: no release before takes such a database for a log.
+const UNFINISHED: &str = "unfinished copy to ";
 
 /// As the column `kind` says it.
 fn kind_name(kind: LogKind) -> &'static str {

@@ -127,7 +127,7 @@ impl HaltReason {
 #[derive(Debug)]
 pub enum Took {
     /// Records, or passed ghosts: the checkpoint has moved.
-    Batch(Batch),
+    Batch(Box<Batch>),
     /// Nothing new.
     Nothing,
     /// The record before the checkpoint is what it was: records follow.
@@ -310,12 +310,12 @@ impl Folding {
             }
         }
         if self.at.head.next > from.head.next {
-            return Ok(Took::Batch(Batch {
+            return Ok(Took::Batch(Box::new(Batch {
                 shard: self.shard,
                 from,
                 to: self.at.clone(),
                 records,
-            }));
+            })));
         }
         self.stopped.clone().map_or(Ok(Took::Nothing), Err)
     }

@@ -89,7 +89,7 @@ impl ShardReader {
 
     async fn read(&mut self, most: usize) -> Result<Option<Batch>, ReaderError> {
         match self.turn(most).await? {
-            Took::Batch(batch) => Ok(Some(batch)),
+            Took::Batch(batch) => Ok(Some(*batch)),
             Took::Nothing | Took::Resumed | Took::AskEnd | Took::Short(_) => Ok(None),
         }
     }

@@ -115,9 +115,11 @@ impl Alone {
 }
 
 fn appends(out: &[Output]) -> Vec<(AppendId, Record)> {
-    let append = |output: &Output| match output {
-        Output::Append { append, records, .. } => Some((*append, (*records[0].record).clone())),
-        _ => None,
+    let append = |output: &Output| {
+        let Output::Append { append, records, .. } = output else {
+            return None;
+        };
+        Some((*append, (*records[0].record).clone()))
     };
     out.iter().filter_map(append).collect()
 }

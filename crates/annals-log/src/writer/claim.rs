@@ -15,6 +15,10 @@ impl ShardWriter {
         if self.state != State::Idle {
             return;
         }
+        if self.fold.head().closed {
+            self.state = State::Closed;
+            return out.push(Output::Closed);
+        }
         self.claim = Some(ClaimDraft {
             id,
             time_ms,
@@ -34,15 +38,25 @@ impl ShardWriter {
     }
 
     pub(super) fn end_known(&mut self, end: Offset, out: &mut Vec<Output>) {
-        if self.state == State::Claiming(Phase::End) {
-            self.short = end < self.fold.head().next && !planted(Plant::ClaimShortLog);
-            self.state = State::Claiming(Phase::Reading(end));
-            self.claim_if_at_end(out);
+        self.asks_end = false;
+        match self.state {
+            State::Claiming(Phase::End) => {
+                self.short = end < self.fold.head().next && !planted(Plant::ClaimShortLog);
+                self.state = State::Claiming(Phase::Reading(end));
+                self.claim_if_at_end(out);
+            }
+            State::Owner { repair: Some(until) } => self.short = end < until,
+            State::Idle => self.short = end < self.fold.head().next,
+            State::Claiming(_) | State::Owner { .. } | State::Halted | State::Closed => {}
+        }
+        if self.short {
+            self.verify = self.record_before_head();
         }
     }
 
-    /// Claiming is resuming: the log may have been cut off or replaced since this record was folded.
-    fn record_before_head(&self) -> Option<(Offset, Hash32)> {
+    /// Claiming is resuming, and so is settling what is open: the log may have been cut off or replaced since this
+    /// record was folded.
+    pub(super) fn record_before_head(&self) -> Option<(Offset, Hash32)> {
         let last = self.fold.head().next.get().checked_sub(1)?;
         (!planted(Plant::ClaimShortLog)).then_some((Offset::new(last), self.last_hash))
     }

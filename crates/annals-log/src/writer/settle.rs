@@ -94,13 +94,8 @@ impl ShardWriter {
             // It has come back; whether it is still the same log, the record before the head says.
             return;
         }
-        if slots.is_empty()
-            && self.verify.is_some()
-            && matches!(self.state, State::Claiming(Phase::Reading(_)))
-        {
-            // Nothing stands where a record was folded: the log may have become shorter since its end was asked for.
-            self.state = State::Claiming(Phase::End);
-            return out.push(Output::End);
+        if slots.is_empty() {
+            self.ask_end_again(out);
         }
         for placed in slots {
             if !self.still_reading() {
@@ -130,6 +125,23 @@ impl ShardWriter {
         }
         self.claim_if_at_end(out);
         self.end_repair(out);
+    }
+
+    /// Nothing stands where a record was folded or has landed: the log may have become shorter since.
+    fn ask_end_again(&mut self, out: &mut Vec<Output>) {
+        match self.state {
+            State::Claiming(Phase::Reading(_)) if self.verify.is_some() => {
+                self.state = State::Claiming(Phase::End);
+                out.push(Output::End);
+            }
+            // Nothing new while it waits for the next claim: the next read looks at the record before the head again.
+            State::Idle if self.verify.is_none() => self.verify = self.record_before_head(),
+            State::Idle | State::Owner { repair: Some(_) } if !self.asks_end => {
+                self.asks_end = true;
+                out.push(Output::End);
+            }
+            State::Idle | State::Claiming(_) | State::Owner { .. } | State::Halted | State::Closed => {}
+        }
     }
 
     pub(super) fn still_reading(&self) -> bool {

@@ -152,10 +152,7 @@ impl From<RebuildError> for super::LifecycleError {
 }
 
 /// The live build, and the one that is to be it.
-pub(super) fn target<'a>(
-    rows: &'a [BuildRow],
-    direction: Direction,
-) -> Result<(&'a BuildRow, &'a BuildRow), Refusal> {
+pub(super) fn target(rows: &[BuildRow], direction: Direction) -> Result<(&BuildRow, &BuildRow), Refusal> {
     let refuse = |code, text: &str| Refusal {
         code,
         text: text.to_owned(),

@@ -36,6 +36,8 @@ pub(super) struct Tender {
     tasks: JoinSet<Ended>,
     /// What was said already, and is not said again every time.
     said: BTreeSet<String>,
+    /// Builds whose gauge was set: it goes back to 0 with the build.
+    shown: BTreeSet<String>,
 }
 
 enum Ended {
@@ -59,6 +61,7 @@ impl Tender {
             jobs: BTreeSet::new(),
             tasks: JoinSet::new(),
             said: BTreeSet::new(),
+            shown: BTreeSet::new(),
         }
     }
 
@@ -281,18 +284,21 @@ impl Tender {
     }
 
     /// How many streams are parked, for those who watch.
-    async fn show(&self, rows: &[BuildRow]) {
-        match parking::counts(&self.parts.pool).await {
-            Ok(counts) => {
-                for row in rows {
-                    let id = row.id.to_string();
-                    let parked = counts.get(&id).copied().unwrap_or(0);
-                    let parked = u32::try_from(parked).unwrap_or(u32::MAX);
-                    metrics::gauge!(names::PARKED_STREAMS, "projection" => id).set(f64::from(parked));
-                }
+    async fn show(&mut self, rows: &[BuildRow]) {
+        let counts = match parking::counts(&self.parts.pool).await {
+            Ok(counts) => counts,
+            Err(error) => {
+                tracing::debug!(%error, "parked streams cannot be counted");
+                return;
             }
-            Err(error) => tracing::debug!(%error, "parked streams cannot be counted"),
+        };
+        let now: BTreeSet<String> = rows.iter().map(|row| row.id.to_string()).collect();
+        for id in self.shown.union(&now) {
+            let parked = counts.get(id).copied().unwrap_or(0);
+            let parked = u32::try_from(parked).unwrap_or(u32::MAX);
+            metrics::gauge!(names::PARKED_STREAMS, "projection" => id.clone()).set(f64::from(parked));
         }
+        self.shown = now;
     }
 }
 

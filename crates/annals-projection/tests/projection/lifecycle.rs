@@ -7,7 +7,7 @@ use annals_log::Log;
 use annals_projection::lifecycle::{
     self, Direction, LifecycleError, ask_drop, ask_rebuild, ask_resume, switch,
 };
-use annals_projection::{BuildError, BuildId, Manifest, RunnerSettings, build, diff, status};
+use annals_projection::{BuildError, BuildId, Manifest, RunnerSettings, build, status};
 use annals_store::testing::TestDatabase;
 use serde_json::json;
 use sqlx::PgPool;
@@ -19,14 +19,14 @@ const GRACE: Duration = Duration::from_secs(3_600);
 const LIVE: &str = "SELECT build::text FROM annals.projection WHERE name = 'orders' AND live";
 
 /// The next build of orders: it calls a placed order open.
-fn second(folders: &Folders) -> Arc<Manifest> {
+pub fn second(folders: &Folders) -> Arc<Manifest> {
     folders.change("orders/projection.toml", "build = 1", "build = 2");
     folders.change("orders/on/order.placed.sql", "'placed'", "'open'");
     folders.manifest("orders")
 }
 
 /// Waits until both builds are at the log's end.
-async fn at_the_end(pool: &PgPool, log: &TestLog, builds: &[i32]) {
+pub async fn at_the_end(pool: &PgPool, log: &TestLog, builds: &[i32]) {
     let mut records = 0;
     for shard in log.shards() {
         records += log.log.end(shard).await.unwrap().get();
@@ -39,7 +39,7 @@ async fn at_the_end(pool: &PgPool, log: &TestLog, builds: &[i32]) {
     }
 }
 
-async fn live_with(pool: &PgPool, log: &mut TestLog, orders: u32) {
+pub async fn live_with(pool: &PgPool, log: &mut TestLog, orders: u32) {
     for n in 0..orders {
         log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100))
             .await;
@@ -104,8 +104,11 @@ async fn a_build_is_fed_beside_the_live_one_switched_to_rolled_back_and_dropped(
     assert_eq!(column(&pool, LIVE).await, ["1"]);
     becomes(&pool, "SELECT DISTINCT status FROM read.orders", "placed").await;
 
-    assert_eq!(refusal(&ask_drop(&pool, &back.to).await.unwrap_err()), "live");
-    ask_drop(&pool, &id).await.unwrap();
+    assert_eq!(
+        refusal(&ask_drop(&pool, &back.to, false).await.unwrap_err()),
+        "live"
+    );
+    ask_drop(&pool, &id, false).await.unwrap();
     becomes(
         &pool,
         "SELECT count(*)::text FROM annals.projection WHERE name = 'orders'",
@@ -401,114 +404,6 @@ async fn under_load_a_reader_never_sees_a_build_go_back_nor_rows_that_its_checkp
         let sql = format!("SELECT status || ' ' || count(*) FROM orders_b{build}.orders GROUP BY status");
         assert_eq!(column(&pool, &sql).await, [format!("{status} {written}")]);
     }
-}
-
-#[tokio::test]
-async fn builds_are_compared_at_equal_checkpoints_while_both_are_fed_and_planted_differences_are_found() {
-    let Some(database) = TestDatabase::create().await else {
-        return;
-    };
-    let pool = database.pool().await;
-    let (first, new) = (Folders::copy(), Folders::copy());
-    let mut log = TestLog::new().await;
-    let running = node(&pool, "a", &log, &first).await;
-    live_with(&pool, &mut log, 40).await;
-    new.change("orders/projection.toml", "build = 1", "build = 2");
-    let live = first.manifest("orders");
-    let second = new.manifest("orders");
-    ask_rebuild(&pool, &second).await.unwrap();
-    at_the_end(&pool, &log, &[1, 2]).await;
-    let source = log.source();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let writing = async {
-        let mut n = 40;
-        while !done.load(std::sync::atomic::Ordering::SeqCst) {
-            log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100))
-                .await;
-            n += 1;
-            tokio::time::sleep(Duration::from_micros(300)).await;
-        }
-    };
-    let comparing = async {
-        for _ in 0..3 {
-            let found = diff::diff(&pool, &source, &live, Arc::clone(&second))
-                .await
-                .unwrap();
-            assert!(found.comparison.equal(), "{found:?}");
-            assert!(found.comparison.tables[0].actual_rows >= 40);
-        }
-        for sql in [
-            format!("UPDATE orders_b2.orders SET total = 7 WHERE order_id = '{}'", &order(3)[6..]),
-            format!("DELETE FROM orders_b2.orders WHERE order_id = '{}'", &order(4)[6..]),
-            format!(
-                "INSERT INTO orders_b2.orders SELECT (jsonb_populate_record(o, '{{\"order_id\": \"{CUSTOMER}\"}}')).*
-                 FROM orders_b2.orders o WHERE order_id = '{}'",
-                &order(5)[6..]
-            ),
-        ] {
-            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-        }
-        let found = diff::diff(&pool, &source, &live, Arc::clone(&second))
-            .await
-            .unwrap();
-        done.store(true, std::sync::atomic::Ordering::SeqCst);
-        found
-    };
-    let ((), found) = tokio::join!(writing, comparing);
-    assert_eq!(found.comparison.tables[0].differing_rows, 3, "{found:?}");
-    let told: Vec<String> = found
-        .comparison
-        .differences
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let has = |key: &str, what: &str| told.iter().any(|text| text.contains(key) && text.contains(what));
-    assert!(has(&order(3)[6..], "total: expected 100, found 7"), "{told:?}");
-    assert!(has(&order(4)[6..], "found nothing"), "{told:?}");
-    assert!(has(CUSTOMER, "expected nothing"), "{told:?}");
-    // The build that was moved for it is fed on.
-    at_the_end(&pool, &log, &[1, 2]).await;
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn what_changes_in_shape_is_told_and_the_rest_compared() {
-    let Some(database) = TestDatabase::create().await else {
-        return;
-    };
-    let pool = database.pool().await;
-    let (first, new) = (Folders::copy(), Folders::copy());
-    let mut log = TestLog::new().await;
-    log.write(&order(1), 1, "order.placed", &placed(CUSTOMER, 100))
-        .await;
-    new.change("orders/schema.sql", "reason      text ", "why text ");
-    for file in ["order.cancelled", "order.rejected", "order.returned"] {
-        new.change(&format!("orders/on/{file}.sql"), "reason = ", "why = ");
-    }
-    let second = second(&new);
-    let all = log.read_all().await;
-    let live = first.manifest("orders");
-    projector(&pool, Arc::clone(&live))
-        .await
-        .apply(&all)
-        .await
-        .unwrap();
-    projector(&pool, Arc::clone(&second))
-        .await
-        .apply(&all)
-        .await
-        .unwrap();
-    let found = diff::diff(&pool, &log.source(), &live, second).await.unwrap();
-    let table = &found.comparison.tables[0];
-    assert_eq!(table.shape, ["column `reason` is missing", "column `why` is new"]);
-    assert_eq!(
-        found.comparison.differences[0]
-            .to_string()
-            .split_once(", ")
-            .unwrap()
-            .1,
-        "status: expected \"placed\", found \"open\""
-    );
 }
 
 #[tokio::test]

@@ -159,19 +159,34 @@ impl Hub {
             // With more feeds than subscribers are allowed, only followed ones stay.
             !(idle && (count > self.limits.connections || lock(&shared.state).left.elapsed() > REMEMBERED))
         });
+        let share = self.share_of(feeds.len());
+        for shared in feeds.values() {
+            lock(&shared.state).feed.forget(share);
+        }
         let all = feeds.values();
         all.filter(|shared| shared.is_followed()).cloned().collect()
     }
 
     /// How many bytes of changes a feed may remember now.
     pub(crate) fn share(&self) -> u64 {
-        let feeds = u64::try_from(lock(&self.feeds).len()).unwrap_or(u64::MAX);
-        self.limits.bytes / feeds.max(1)
+        self.share_of(lock(&self.feeds).len())
+    }
+
+    fn share_of(&self, feeds: usize) -> u64 {
+        self.limits.bytes / u64::try_from(feeds).unwrap_or(u64::MAX).max(1)
     }
 
     /// Ends a feed for all who follow it.
     pub(crate) fn end(&self, shared: &Arc<Shared>, why: QueryError) {
-        lock(&self.feeds).remove(&shared.key);
+        let mut feeds = lock(&self.feeds);
+        // Another one of the same request may have taken its place.
+        if feeds
+            .get(&shared.key)
+            .is_some_and(|known| Arc::ptr_eq(known, shared))
+        {
+            feeds.remove(&shared.key);
+        }
+        drop(feeds);
         lock(&shared.state).ended = Some(Arc::new(why));
         shared.grown.send_replace(());
     }

@@ -218,6 +218,13 @@ pub struct Node {
     task: tokio::task::JoinHandle<()>,
 }
 
+impl Node {
+    /// It does not keep itself up to date any more.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.task.abort();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use annals_record::Position;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::output::Output;
@@ -259,8 +260,33 @@ pub(crate) enum Log {
     },
     /// What it is, how durable, with which settings
     Describe,
-    /// Fold every shard from its first record, and say what does not count
-    Check,
+    /// Its settings, and every shard folded from its first record: what does not count, and where a reader disagrees
+    Check {
+        /// Not the log but the brokers: make a topic, hold it to every promise that a log must keep, delete it
+        #[arg(long)]
+        broker: bool,
+        /// With --broker: how many copies of each shard
+        #[arg(long, default_value_t = 3, requires = "broker")]
+        replication: u16,
+    },
+    /// Close a log and copy what it accepted to another place: the next generation. Stop every node first
+    Copy(CopyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// The settings file of the log to be copied; neither the environment nor --config counts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: PathBuf,
+    /// The settings file of the copy: another, migrated database, and where the log shall be
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+    /// Leave this shard's records from this offset on behind, and list each; for a shard that is halted
+    #[arg(long, value_name = "SHARD:OFFSET")]
+    pub(crate) until: Vec<Position>,
+    /// Kafka: how many copies of each shard
+    #[arg(long, default_value_t = 3)]
+    pub(crate) replication: u16,
 }
 
 #[derive(Debug, Subcommand)]

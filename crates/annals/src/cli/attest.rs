@@ -36,7 +36,8 @@ pub(crate) async fn run(
     let mut progress: Option<Progress> = None;
     let mut tell = |done: u64, total: u64| {
         let progress = progress.get_or_insert_with(|| Progress::new(format!("attest {name}"), total));
-        progress.add(done - progress.done());
+        progress.expect(total);
+        progress.add(done.saturating_sub(progress.done()));
     };
     let found = attest(&desk.pool, &source, &manifest, &mut tell).await?;
     if let Some(progress) = progress {

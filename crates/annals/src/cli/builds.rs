@@ -139,6 +139,7 @@ impl Work<'_> {
             if status.state == "building" || status.live {
                 let total = status.folded_records + status.lag_records;
                 let progress = progress.get_or_insert_with(|| Progress::new(format!("build {id}"), total));
+                progress.expect(total);
                 progress.add(status.folded_records.saturating_sub(progress.done()));
             }
             let live = of_name().find(|status| status.live);
@@ -239,7 +240,12 @@ impl Work<'_> {
             name: named(name)?,
             build: numbered(build)?,
         };
-        lifecycle::ask_drop(&self.desk.pool, &id).await?;
+        // What no folder has any more is nobody's to switch from.
+        let catalog = self.app.catalog()?;
+        let folders = Projections::load(&self.settings.projection.dir, &catalog)
+            .map_err(|error| ConfigError(format!("projection.dir: {error}")))?;
+        let even_live = folders.get(name).is_none();
+        lifecycle::ask_drop(&self.desk.pool, &id, even_live).await?;
         let gone = |rows: &[BuildRow]| !rows.iter().any(|row| row.id == id);
         self.taken_up(&id.name, gone).await?;
         self.print(&json!({"name": name, "build": build, "state": "dropped"}))?;

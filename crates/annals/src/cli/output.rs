@@ -180,6 +180,14 @@ impl Progress {
         }
     }
 
+    /// There is more to be done than was known.
+    pub fn expect(&mut self, total: u64) {
+        self.total = self.total.max(total);
+        if let Some(bar) = &self.bar {
+            bar.set_length(self.total);
+        }
+    }
+
     /// So many more are done.
     pub fn add(&mut self, count: u64) {
         self.done += count;

@@ -170,6 +170,21 @@ async fn show_status(app: &App, settings: &Settings, output: Output) -> anyhow::
         ],
         rows,
     )?;
+    for build in builds {
+        for parked in &build.parked {
+            output::text(&format!(
+                "  {}/{}: {} is parked at {}:{} ({}), {} events wait: {}",
+                build.name,
+                build.build,
+                parked.stream,
+                parked.shard,
+                parked.log_offset,
+                parked.event_type,
+                parked.events,
+                parked.error.as_deref().unwrap_or_default()
+            ))?;
+        }
+    }
     Ok(Answer::Done)
 }
 

@@ -11,6 +11,7 @@ use annals_record::{AppName, Generation, ShardCount};
 use annals_store::notify::{Listener, Notifier};
 use annals_store::roles::DatabaseRole;
 use anyhow::Context as _;
+use sqlx::PgPool;
 
 use crate::config::{ConfigError, Settings, sections};
 use crate::node::Shape;
@@ -72,10 +73,7 @@ pub(crate) async fn open(
                 notifier: Some(notifier.clone()),
                 listener: Some(listener),
             };
-            let own = PostgresSettings {
-                record_bytes: settings.log.record_bytes.usize(),
-                ..PostgresSettings::default()
-            };
+            let own = postgres(settings);
             let opened = PostgresLog::open(pool, app, Some(shards), own, wakes).await;
             let (log, task) =
                 opened.context("the log cannot be opened; `log create` makes one in an empty database")?;
@@ -91,6 +89,54 @@ pub(crate) async fn open(
     };
     check(&open.log.describe().await?, settings, shape)?;
     Ok(open)
+}
+
+/// Opens the log of a database to look at it or to copy it: whatever its settings, without a node's own tasks.
+pub(crate) async fn look(
+    app: &AppName,
+    settings: &Settings,
+    pool: PgPool,
+    tasks: &mut Tasks,
+) -> anyhow::Result<OpenLog> {
+    let identity = LogIdentity::load(&pool).await?;
+    let identity = identity
+        .ok_or_else(|| ConfigError("this database holds no log: `log create` makes one".to_owned()))?;
+    let wanted = LogIdentity {
+        app: app.clone(),
+        kind: kind(&settings.log)?,
+        ..identity.clone()
+    };
+    if identity != wanted {
+        return Err(other_log(&identity, &wanted).into());
+    }
+    let log: Arc<dyn Log> = match identity.kind {
+        LogKind::Kafka => Arc::new(KafkaLog::inspect(
+            kafka(settings)?,
+            identity.app,
+            identity.shards,
+            identity.generation,
+        )?),
+        LogKind::Postgres | LogKind::Memory => {
+            let own = postgres(settings);
+            let (log, task) = PostgresLog::open(pool, app, None, own, Wakes::default()).await?;
+            tasks.spawn(Phase::Log, "log", task.run());
+            Arc::new(log)
+        }
+    };
+    Ok(OpenLog {
+        log,
+        kind: identity.kind,
+        shards: identity.shards,
+        generation: identity.generation,
+    })
+}
+
+/// The settings of the Postgres log.
+pub(crate) fn postgres(settings: &Settings) -> PostgresSettings {
+    PostgresSettings {
+        record_bytes: settings.log.record_bytes.usize(),
+        ..PostgresSettings::default()
+    }
 }
 
 /// Unsafe settings end the start, unless they were insisted on; in `dev` they are warned of.
@@ -130,6 +176,11 @@ pub(crate) async fn create(
         kind,
     };
     if let Some(identity) = LogIdentity::load(&pool).await? {
+        // A copy is a later generation, and as much a log.
+        let wanted = LogIdentity {
+            generation: identity.generation,
+            ..wanted
+        };
         return match identity == wanted {
             true => Ok(identity),
             false => Err(other_log(&identity, &wanted).into()),
@@ -148,7 +199,7 @@ pub(crate) async fn create(
 }
 
 /// A topic with records belongs to another database, whose keys of data subjects it needs.
-async fn be_empty(app: &AppName, settings: &Settings, shards: ShardCount) -> anyhow::Result<()> {
+pub(crate) async fn be_empty(app: &AppName, settings: &Settings, shards: ShardCount) -> anyhow::Result<()> {
     let log = KafkaLog::open(kafka(settings)?, app.clone(), shards, Generation::FIRST).await?;
     for shard in shards.shards() {
         let end = log.end(shard).await?;
@@ -228,6 +279,12 @@ fn sasl(log: &sections::Log) -> Result<Option<Sasl>, ConfigError> {
     let mechanism = match mechanism.as_str() {
         "SCRAM-SHA-256" => ScramMechanism::Sha256,
         "SCRAM-SHA-512" => ScramMechanism::Sha512,
+        // What cannot be looked at cannot be found safe.
+        "OAUTHBEARER" => {
+            let what = "log.sasl_mechanism is OAUTHBEARER, which does not work yet: the Kafka client never asks for a token \
+                        where it reads a topic's settings; take SCRAM-SHA-512 or a client certificate";
+            return Err(ConfigError(what.to_owned()));
+        }
         other => {
             let what = format!("log.sasl_mechanism is `{other}`: SCRAM-SHA-256 or SCRAM-SHA-512");
             return Err(ConfigError(what));

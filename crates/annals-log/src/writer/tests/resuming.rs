@@ -11,18 +11,7 @@ fn owner(commits: u64) -> (ShardWriter, Vec<Arc<Placed>>) {
     feed(&mut writer, Input::End(Offset::new(0)), &mut out);
     land(&mut writer, &mut log, &mut out);
     for n in 0..commits {
-        let submitted = writer.submit(Draft {
-            id: id(10 + n),
-            stream: StreamId::try_from("counter-1").unwrap(),
-            refusal: false,
-            time_ms: 10,
-            version: Version::new(n + 1),
-            count: 1,
-            idempotency_key: KeyHash::of("k"),
-            traceparent: None,
-            value: Bytes::from_static(b"{}"),
-        });
-        assert!(submitted.is_some(), "it is owner");
+        submit(&mut writer, n + 1);
         writer.flush(&mut out);
         land(&mut writer, &mut log, &mut out);
     }
@@ -35,6 +24,21 @@ fn owner(commits: u64) -> (ShardWriter, Vec<Arc<Placed>>) {
     writer.step(stop, &mut out);
     writer.stop(StopReason::HeadMoved, &mut out);
     (writer, log)
+}
+
+fn submit(writer: &mut ShardWriter, version: u64) {
+    let submitted = writer.submit(Draft {
+        id: id(10 + version),
+        stream: StreamId::try_from("counter-1").unwrap(),
+        refusal: false,
+        time_ms: 10,
+        version: Version::new(version),
+        count: 1,
+        idempotency_key: KeyHash::of("k"),
+        traceparent: None,
+        value: Bytes::from_static(b"{}"),
+    });
+    assert!(submitted.is_some(), "it is owner");
 }
 
 fn id(n: u64) -> RecordId {
@@ -59,20 +63,20 @@ fn feed(writer: &mut ShardWriter, input: Input, out: &mut Vec<Output>) {
 /// The append among the outputs lands at the end of the log; what is asked for is read.
 fn land(writer: &mut ShardWriter, log: &mut Vec<Arc<Placed>>, out: &mut Vec<Output>) {
     while let Some(output) = out.pop() {
-        let input = match output {
-            Output::Append { append, records, .. } => {
-                let mut places = Vec::new();
-                for hashed in records {
-                    let offset = Offset::new(u64::try_from(log.len()).unwrap());
-                    places.push((hashed.record.id(), offset));
-                    let slot = Slot::Known((*hashed.record).clone());
-                    log.push(Arc::new(Placed::new(offset, slot, hashed.hash)));
-                }
-                let result = Appended::Landed(places);
-                Input::Appended { append, result }
+        let input = if let Output::Append { append, records, .. } = output {
+            let mut places = Vec::new();
+            for hashed in records {
+                let offset = Offset::new(u64::try_from(log.len()).unwrap());
+                places.push((hashed.record.id(), offset));
+                let slot = Slot::Known((*hashed.record).clone());
+                log.push(Arc::new(Placed::new(offset, slot, hashed.hash)));
             }
-            Output::Read(from) => Input::Read(log[usize::try_from(from.get()).unwrap()..].to_vec()),
-            _ => continue,
+            let result = Appended::Landed(places);
+            Input::Appended { append, result }
+        } else if let Output::Read(from) = output {
+            Input::Read(log[usize::try_from(from.get()).unwrap()..].to_vec())
+        } else {
+            continue;
         };
         let mut more = Vec::new();
         writer.step(input, &mut more);
@@ -169,4 +173,130 @@ fn a_head_that_moved_back_is_not_claimed_in_a_loop() {
         matches!(out[..], [Output::Stopped(StopReason::ClaimFailed(_))]),
         "{out:?}"
     );
+}
+
+/// An owner whose next record was said to have landed behind a gap: it reads what is in it.
+fn behind_a_gap() -> (ShardWriter, Vec<Output>) {
+    let (mut writer, mut log) = owner(1);
+    let mut out = claim(&mut writer, 2);
+    feed(&mut writer, Input::End(Offset::new(2)), &mut out);
+    land(&mut writer, &mut log, &mut out);
+    submit(&mut writer, 2);
+    writer.flush(&mut out);
+    let Some(Output::Append { append, records, .. }) = out.pop() else {
+        panic!("it appends: {out:?}")
+    };
+    let result = Appended::Landed(vec![(records[0].record.id(), Offset::new(5))]);
+    feed(&mut writer, Input::Appended { append, result }, &mut out);
+    assert!(
+        matches!(out[..], [Output::Read(from)] if from == Offset::new(3)),
+        "{out:?}"
+    );
+    feed(&mut writer, Input::Read(vec![]), &mut out);
+    assert!(
+        matches!(out[..], [Output::End]),
+        "and asks where the log ends: {out:?}"
+    );
+    (writer, out)
+}
+
+#[test]
+fn what_landed_and_is_gone_halts() {
+    let (mut writer, mut out) = behind_a_gap();
+    feed(&mut writer, Input::End(Offset::new(3)), &mut out);
+    assert!(
+        matches!(out[..], [Output::Read(from)] if from == Offset::new(6)),
+        "it asks for what landed: {out:?}"
+    );
+    feed(&mut writer, Input::Truncated(Offset::new(3)), &mut out);
+    assert!(
+        matches!(out[..], [Output::Halted(HaltReason::Truncated { .. })]),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn whoever_waits_for_the_next_claim_sees_that_the_log_was_replaced() {
+    let (mut writer, mut log) = owner(1);
+    let mut out = claim(&mut writer, 2);
+    feed(&mut writer, Input::End(Offset::new(2)), &mut out);
+    land(&mut writer, &mut log, &mut out);
+    submit(&mut writer, 2);
+    writer.flush(&mut out);
+    let Some(Output::Append { append, .. }) = out.pop() else {
+        panic!("it appends: {out:?}")
+    };
+    let result = Appended::Unknown(LogError::Unavailable("lost".to_owned()));
+    feed(&mut writer, Input::Appended { append, result }, &mut out);
+    assert!(
+        matches!(out[..], [Output::Stopped(_), Output::Read(from)] if from == Offset::new(2)),
+        "it looks at the record before its head: {out:?}"
+    );
+    let other = Arc::new(Placed::new(Offset::new(2), log[1].slot.clone(), log[1].hash));
+    feed(&mut writer, Input::Read(vec![other]), &mut out);
+    assert!(
+        matches!(out[..], [Output::Halted(HaltReason::Replaced { .. })]),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn what_landed_and_is_only_late_is_read() {
+    let (mut writer, mut out) = behind_a_gap();
+    feed(&mut writer, Input::End(Offset::new(6)), &mut out);
+    assert!(
+        matches!(out[..], [Output::Read(from)] if from == Offset::new(3)),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn what_landed_and_comes_back_is_read_from_the_record_before_the_head() {
+    let (mut writer, mut out) = behind_a_gap();
+    feed(&mut writer, Input::End(Offset::new(3)), &mut out);
+    feed(&mut writer, Input::Read(vec![]), &mut out);
+    assert!(
+        matches!(out[..], [Output::Read(from)] if from == Offset::new(2)),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn whoever_waits_for_the_next_claim_looks_back_as_long_as_nothing_comes() {
+    let (mut writer, log) = owner(1);
+    writer.state = State::Owner { repair: None };
+    submit(&mut writer, 2);
+    let mut out = Vec::new();
+    writer.stop(StopReason::HeadMoved, &mut out);
+    // The record before the head, nothing new behind it, and so again: never twice at once without a wait between.
+    feed(&mut writer, Input::Read(log[1..].to_vec()), &mut out);
+    for _ in 0..3 {
+        assert!(
+            matches!(out[..], [Output::Read(from)] if from == Offset::new(2)),
+            "{out:?}"
+        );
+        feed(&mut writer, Input::Read(vec![]), &mut out);
+        assert!(
+            matches!(out[..], [Output::Read(from)] if from == Offset::new(1)),
+            "{out:?}"
+        );
+        feed(&mut writer, Input::Read(log[1..].to_vec()), &mut out);
+    }
+    feed(&mut writer, Input::Read(vec![]), &mut out);
+    feed(&mut writer, Input::Read(vec![]), &mut out);
+    assert!(
+        matches!(out[..], [Output::End]),
+        "the record before the head is gone: {out:?}"
+    );
+}
+
+#[test]
+fn a_writer_that_begins_behind_a_close_claims_nothing() {
+    let head = Head {
+        closed: true,
+        ..Head::at_genesis(genesis())
+    };
+    let at = Checkpoint::genesis(head);
+    let mut writer = ShardWriter::new(Shard::new(0), genesis(), &at, WriterSettings::default());
+    assert!(matches!(claim(&mut writer, 1)[..], [Output::Closed]));
 }
