@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 
 pub use admin::{Admin, InstanceDetail, InstanceStatus, ProcessStatus};
-pub use carry::{Carried, carry};
+pub use carry::{Carried, CarryError, carry};
 pub use effects::{EffectSettings, Effects};
 pub use erased::{AnyEffect, AnyProcess};
 pub use runner::{ProcessRunner, RunnerError};

@@ -1,6 +1,7 @@
 //! What processes keep in Postgres: instances, the outbox, timers. Set-based, in the runner's transactions.
 //!
-//! *Invariant:* whoever locks rows of the outbox and instances locks the outbox first, and instances by their ids.
+//! *Invariant:* whoever locks rows of the outbox and instances locks the outbox first, and instances by their ids; rows
+//! of what waits are put down under the lock of their instance, and taken up before it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -164,8 +165,7 @@ pub(crate) async fn load(
         if let Some(instance) = instances.get_mut(row.try_get::<&str, _>("instance")?) {
             let state: Vec<u8> = row.try_get("state")?;
             instance.parked = row.try_get("parked")?;
-            // One that was parked before it began has none.
-            instance.state = Some(state).filter(|state| !(instance.parked && state == NO_STATE));
+            instance.state = Some(state).filter(|state| state != NO_STATE);
             instance.step = row.try_get("step")?;
             instance.stuck = row.try_get("stuck")?;
             instance.last_seq = row.try_get("last_seq")?;

@@ -241,8 +241,8 @@ pub(crate) fn react(
     changes
 }
 
-/// The state of what has none to keep.
-pub(crate) const NO_STATE: &[u8] = b"null";
+/// The state of an instance that was parked before it began; no JSON, so it is never one's own.
+pub(crate) const NO_STATE: &[u8] = b"";
 
 impl Changes {
     /// Its instance cannot react to it.

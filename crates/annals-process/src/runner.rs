@@ -148,6 +148,7 @@ impl ProcessRunner {
             runner: self,
             committed: feed.positions(),
             halted: BTreeSet::new(),
+            away: BTreeSet::new(),
             sender,
         };
         let mut tick = tokio::time::interval(self.settings.tick);
@@ -179,6 +180,8 @@ struct Round<'r> {
     runner: &'r ProcessRunner,
     committed: BTreeMap<Shard, Offset>,
     halted: BTreeSet<Shard>,
+    /// Resumed instances for which the log did not give what waits.
+    away: BTreeSet<String>,
     sender: Sender,
 }
 
@@ -308,8 +311,6 @@ impl Round<'_> {
             }
             Err(error) => {
                 let Place { shard, offset, .. } = place;
-                metrics::parked(self.process());
-                tracing::error!(process = self.process(), %shard, %offset, %error, "a record does not read: it waits, and all others go on");
                 let why = format!("the record at {shard}:{offset} does not read: {error}");
                 (format!("record:{shard}:{offset}"), None, Some(why))
             }
@@ -346,7 +347,7 @@ impl Round<'_> {
                 process,
                 instance,
                 why,
-                "an instance cannot react: it is parked, and all others go on"
+                "an instance cannot react, or a record does not read: it is parked, and all others go on"
             );
         }
         let rows: Vec<&EffectRow> = performed.iter().map(|done| &done.row).collect();

@@ -1,7 +1,7 @@
 //! What waits for parked instances.
 
 use annals_record::{Offset, Shard};
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, PgPool, Row};
 
 use crate::react::{Changes, Place, Waited};
 
@@ -12,19 +12,22 @@ pub(crate) struct HeldRow {
     pub(crate) place: Place,
 }
 
-/// What waited for instances that were resumed, in order; the rows are locked, so that one runner takes them.
+/// What waited for instances that were resumed, but for those in `away`, in order; the rows are locked, so that one
+/// runner takes them.
 pub(crate) async fn resumed(
     connection: &mut PgConnection,
     process: &str,
+    away: &[String],
     most: i64,
 ) -> Result<Vec<HeldRow>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT h.instance, h.n, h.shard, h.log_offset, h.own
          FROM annals.process_instance i JOIN annals.process_held h USING (process, instance)
-         WHERE i.process = $1 AND i.parked AND i.stuck IS NULL
-         ORDER BY h.instance, h.n LIMIT $2 FOR UPDATE OF h",
+         WHERE i.process = $1 AND i.parked AND i.stuck IS NULL AND i.instance <> ALL($2)
+         ORDER BY h.instance, h.n LIMIT $3 FOR UPDATE OF h",
     )
     .bind(process)
+    .bind(away)
     .bind(most)
     .fetch_all(connection)
     .await?;
@@ -46,25 +49,39 @@ pub(crate) async fn resumed(
     rows.iter().map(row).collect()
 }
 
-/// Instances that were resumed and for which nothing waits take part again; what stood for a record that did not read
-/// is gone.
-pub(crate) async fn unpark(connection: &mut PgConnection, process: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "WITH done AS (
-             SELECT i.instance FROM annals.process_instance i
-             WHERE i.process = $1 AND i.parked AND i.stuck IS NULL
-               AND NOT EXISTS (SELECT FROM annals.process_held h WHERE h.process = $1 AND h.instance = i.instance)
-             ORDER BY i.instance FOR UPDATE),
-         gone AS (
-             DELETE FROM annals.process_instance i USING done d
-             WHERE i.process = $1 AND i.instance = d.instance AND i.state = 'null'::bytea)
-         UPDATE annals.process_instance i SET parked = false FROM done d
-         WHERE i.process = $1 AND i.instance = d.instance AND i.state <> 'null'::bytea",
+/// Instances that were resumed and for which nothing waits take part again; what never began is gone: it stood for a
+/// record that did not read, or that concerns nobody any more. Gives whether anything may be left to do for others.
+pub(crate) async fn unpark(pool: &PgPool, process: &str) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let resumed: Vec<String> = sqlx::query_scalar(
+        "SELECT instance FROM annals.process_instance WHERE process = $1 AND parked AND stuck IS NULL
+         ORDER BY instance FOR UPDATE",
     )
     .bind(process)
-    .execute(connection)
+    .fetch_all(&mut *transaction)
     .await?;
-    Ok(())
+    if resumed.is_empty() {
+        return Ok(false);
+    }
+    // By a statement of its own, whose snapshot is taken under the locks: another runner may have put something down
+    // for one of them while this one waited.
+    sqlx::query(
+        "WITH done AS MATERIALIZED (
+             SELECT i.instance, octet_length(i.state) = 0 AS never_began FROM annals.process_instance i
+             WHERE i.process = $1 AND i.instance = ANY($2)
+               AND NOT EXISTS (SELECT FROM annals.process_held h WHERE h.process = $1 AND h.instance = i.instance)),
+         gone AS (
+             DELETE FROM annals.process_instance i USING done d
+             WHERE i.process = $1 AND i.instance = d.instance AND d.never_began)
+         UPDATE annals.process_instance i SET parked = false FROM done d
+         WHERE i.process = $1 AND i.instance = d.instance AND NOT d.never_began",
+    )
+    .bind(process)
+    .bind(&resumed)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// Keeps what waits from now on, and forgets what waits no more.

@@ -415,11 +415,8 @@ fn what_has_waited_comes_first_and_waits_on_while_it_cannot_be_reacted_to() {
     ];
     let changes = reacted(stored, stimuli);
     assert!(changes.instances["broken"].stuck.is_some());
-    assert_eq!(
-        (held(&changes), changes.released),
-        (vec![], vec![]),
-        "both rows stay where they are"
-    );
+    let moved = (changes.held.len(), changes.released.len());
+    assert_eq!(moved, (0, 0), "both rows stay where they are");
 }
 
 fn any_action() -> impl Strategy<Value = Action> {

@@ -21,7 +21,7 @@ pub(super) enum Fed {
     Batch(Box<Batch>),
     /// It gives nothing more for now.
     Halted(Shard, ReaderError),
-    /// It gives something again.
+    /// It gives something again, or stands at the end.
     Reopened(Shard),
 }
 
@@ -68,7 +68,7 @@ impl Feed {
         })
     }
 
-    /// Takes note of readers that have ended; each has said why.
+    /// Takes note of readers that have ended.
     ///
     /// # Panics
     /// With the panic of a reader: its shard would otherwise stand still unseen.
@@ -132,7 +132,12 @@ impl Source {
                     *at = batch.to.clone();
                     feed.send(Fed::Batch(Box::new(batch))).await.ok()?;
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    if *halted && reader.end().await.is_ok_and(|end| end == at.head.next) {
+                        *halted = false;
+                        feed.send(Fed::Reopened(self.shard)).await.ok()?;
+                    }
+                }
                 Err(ReaderError::Log(error)) => {
                     pause(reader.shard(), &error).await;
                 }

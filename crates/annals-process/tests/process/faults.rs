@@ -1,7 +1,6 @@
 //! Kills, lost answers, lost requests, halted shards, two runners: the final state is the same.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use annals_record::Shard;
@@ -263,72 +262,6 @@ async fn a_halted_shard_stops_neither_the_others_nor_their_timers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_that_does_not_read_parks_its_instance_and_resume_makes_up_for_everything() {
-    let Some(world) = World::new(4).await else { return };
-    let open = Arc::new(AtomicBool::new(false));
-    let is_open = Arc::clone(&open);
-    // The third answer waits until the state is broken.
-    world.choose(move |sent, _| {
-        let waits = sent.key == "a0" && sent.data.get().contains("100") && !is_open.load(Ordering::SeqCst);
-        if waits { Way::Later } else { Way::Send }
-    });
-    let runner = world.runner();
-    for n in 0..2 {
-        world
-            .begin(&format!("j{n}"), &format!("a{n}"), &TAKES, 0, "")
-            .await;
-    }
-    world.until("j0", |work| work.answers.len() == 2).await;
-    let state: Vec<u8> =
-        sqlx::query_scalar("SELECT state FROM annals.process_instance WHERE instance = 'j0'")
-            .fetch_one(&world.pool)
-            .await
-            .unwrap();
-    let set = |state: Vec<u8>| {
-        sqlx::query("UPDATE annals.process_instance SET state = $1 WHERE instance = 'j0'")
-            .bind(state)
-            .execute(&world.pool)
-    };
-    set(b"[\"of another release\"]".to_vec()).await.unwrap();
-    open.store(true, Ordering::SeqCst);
-    let parked = "SELECT count(*) FROM annals.process_instance WHERE parked AND stuck IS NOT NULL";
-    world
-        .wait("the instance to be parked", || async {
-            world.number(parked).await == 1
-        })
-        .await;
-    let expected: Vec<String> = TAKES.iter().copied().map(told).collect();
-    assert_eq!(world.over("j1").await.answers, expected, "all others go on");
-    world.ask("job-j0", "extend", "{}").await;
-    let held = "SELECT count(*) FROM annals.process_held WHERE instance = 'j0'";
-    world
-        .wait("both records to wait", || async { world.number(held).await == 2 })
-        .await;
-
-    // Resumed in vain it is parked again, and nothing is lost.
-    assert!(world.admin.resume("work", "j0").await.unwrap());
-    world
-        .wait("it to be parked again", || async {
-            world.number(parked).await == 1
-        })
-        .await;
-    assert_eq!(world.number(held).await, 2);
-
-    set(state).await.unwrap();
-    assert!(world.admin.resume("work", "j0").await.unwrap());
-    let work = world.over("j0").await;
-    assert_eq!((work.answers, work.extended), (expected, 1));
-    let left = "SELECT (SELECT count(*) FROM annals.process_held) + count(*) FROM annals.process_instance WHERE parked";
-    world
-        .wait("it to take part again", || async {
-            world.number(left).await == 0
-        })
-        .await;
-    world.assert_each_command_once();
-    runner.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_was_halted_is_read_again_once_it_is_mended() {
     let Some(mut world) = World::new(4).await else {
         return;
@@ -353,6 +286,33 @@ async fn a_shard_that_was_halted_is_read_again_once_it_is_mended() {
     world.begin(&elsewhere, "never", &[1], 20, "").await;
     assert_eq!(world.over(&elsewhere).await.fired, 1);
     world.memory.truncate(shard, at);
+    // Idle as it is, timers wait for it again: each notes the shards it waits for, and stays while another one is held.
+    let (held, mut jobs) = (Shard::new(3), 2..100);
+    world.log.hold(held);
+    world
+        .begin(&world.name_in(held, "job", 0), "never", &[1], 0, "")
+        .await;
+    world
+        .wait("timers to wait for the shard", || {
+            let job = world.name_in(Shard::new(0), "job", jobs.next().unwrap());
+            let world = &world;
+            async move {
+                world.begin(&job, "never", &[1], 1, "").await;
+                world
+                    .wait("the timer to wait", || async {
+                        let waiting = "SELECT count(*) - count(waits) FROM annals.timer";
+                        world.until(&job, |work| work.takes == 1).await;
+                        world.number(waiting).await == 0
+                    })
+                    .await;
+                world
+                    .number("SELECT count(*) FROM annals.timer WHERE waits ? '2'")
+                    .await
+                    > 0
+            }
+        })
+        .await;
+    world.log.open();
     let after = world.name_in(shard, "job", 2);
     world.begin(&after, "a1", &[1], 0, "").await;
     assert_eq!(world.over(&after).await.answers.len(), 1);
