@@ -4,7 +4,7 @@
 //! lie, clocks, clients that send again. Whatever happens follows from the seed, so a seed that fails replays
 //! exactly. After every step the oracle holds all that was written and answered against the invariants of the log.
 //!
-//! In reading order: [`Plan`](plan) (what a seed draws first), `world` (which step comes next), `nodes` (an engine and
+//! In reading order: `plan` (what a seed draws first), `world` (which step comes next), `nodes` (an engine and
 //! what its shell would wait for), `wire` (appends under way), `followers` (indexers and recording readers), `history`
 //! and `truth` (the oracle), `ending` (faults stop: everything must be answered), `cut` (a log that was tampered with). What it finds, and how fast, is in
 //! `docs/simulation.md`.

@@ -1,7 +1,7 @@
 //! Parking: an event that cannot be applied stops its own stream and nothing else, where an operator sees it.
 //!
 //! *Invariant:* the events of a parked stream are applied in order or not at all: later ones park behind the
-//! first, and [`resume`] replays them from it. A batch and a resume of one build exclude each other ([`crate::gate`]).
+//! first, and [`resume`] replays them from it. A batch and a resume of one build exclude each other (`gate`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -36,7 +36,7 @@ pub struct Limits {
     pub default_page: u32,
     /// `query.limit_max`: the largest `limit`.
     pub max_page: u32,
-    /// `query.pool`: connections for queries; [`OWN_CONNECTIONS`] more are the node's own.
+    /// `query.pool`: connections for queries; two more are the node's own.
     pub connections: u32,
     /// `query.statement_timeout_ms`: the server ends a statement that takes longer.
     pub statement_timeout: Duration,

@@ -18,7 +18,7 @@ use crate::{Checkpoint, LogError, Placed, ReadLimits};
 /// How a reader reads.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderSettings {
-    /// How much one batch may hold, and how long [`ShardReader::next`] waits for a first record.
+    /// How much one batch may hold, and how long [`ShardReader::next`](super::ShardReader::next) waits for a first record.
     pub limits: ReadLimits,
     /// How long a log may end below the checkpoint before the reader halts: failovers do that for a while.
     pub short_log: Duration,

@@ -18,6 +18,7 @@ struct Alone {
     writer: ShardWriter,
     made: u8,
     end: u64,
+    last: Option<Arc<Placed>>,
 }
 
 impl Alone {
@@ -35,6 +36,7 @@ impl Alone {
             writer: ShardWriter::new(Shard::new(0), genesis, &at, settings),
             made: 0,
             end: 0,
+            last: None,
         };
         this.claim();
         this
@@ -66,17 +68,30 @@ impl Alone {
             time_ms: 1,
             value,
         });
-        let out = self.step(Input::End(Offset::new(self.end)));
+        let mut out = self.step(Input::End(Offset::new(self.end)));
+        if let Some(last) = &self.last {
+            // Claiming anew, it looks first whether the log is still the one that it folded.
+            assert!(appends(&out).is_empty(), "{out:?}");
+            let last = Arc::clone(last);
+            out = self.step(Input::Read(vec![last]));
+        }
         let (append, claim) = appends(&out).remove(0);
         self.step(Input::Appended {
             append,
             result: self.landed(&claim),
         });
-        let hash = hash::record_hash(&claim);
-        let placed = Placed::new(Offset::new(self.end), Slot::Known(claim), hash);
-        self.end += 1;
-        let out = self.step(Input::Read(vec![Arc::new(placed)]));
+        let placed = self.place(claim);
+        let out = self.step(Input::Read(vec![placed]));
         assert!(matches!(out.last(), Some(Output::Owner)), "{out:?}");
+    }
+
+    /// The record is the log's last one.
+    fn place(&mut self, record: Record) -> Arc<Placed> {
+        let hash = hash::record_hash(&record);
+        let placed = Arc::new(Placed::new(Offset::new(self.end), Slot::Known(record), hash));
+        self.end += 1;
+        self.last = Some(Arc::clone(&placed));
+        placed
     }
 
     fn landed(&self, record: &Record) -> Appended {
@@ -106,7 +121,7 @@ impl Alone {
     /// The oldest append lands where it should; what goes to the log then.
     fn lands(&mut self, (append, record): &(AppendId, Record)) -> Vec<(AppendId, Record)> {
         let result = self.landed(record);
-        self.end += 1;
+        self.place(record.clone());
         appends(&self.step(Input::Appended {
             append: *append,
             result,
