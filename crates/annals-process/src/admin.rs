@@ -138,7 +138,10 @@ impl Admin {
         .fetch_optional(&self.pool)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let state = serde_json::from_slice(row.try_get("state")?);
+        let bytes: &[u8] = row.try_get("state")?;
+        // One that is no JSON is shown as a text: it is what somebody has to look at.
+        let state = serde_json::from_slice(bytes)
+            .or_else(|_| serde_json::value::to_raw_value(&String::from_utf8_lossy(bytes)));
         let lines = sqlx::query(
             "SELECT seq, kind, COALESCE(command, effect) AS name, stream, state, attempts, last_error
              FROM annals.process_outbox WHERE process = $1 AND instance = $2 ORDER BY seq LIMIT 1000",

@@ -17,18 +17,39 @@ pub struct Carried {
     pub timers: u64,
 }
 
+/// Why nothing was carried.
+#[derive(Debug, thiserror::Error)]
+pub enum CarryError {
+    /// What waits for parked instances stands at offsets of the source, which mean nothing in the copy.
+    #[error(
+        "{0} records wait for parked instances of processes; start the source's nodes again, `processes resume` the \
+         instances (`processes list` names them), then copy again"
+    )]
+    Held(i64),
+    /// Postgres.
+    #[error(transparent)]
+    Database(#[from] annals_store::Error),
+}
+
 /// Carries instances, outbox and timers to the database of a copy whose shards end at `ends`.
 ///
 /// What had to be read up to some offset before it goes on must be read up to the copy's own end: offsets of the
 /// source mean nothing there, and the end is never too early.
 ///
 /// # Errors
-/// Postgres.
+/// [`CarryError`].
 pub async fn carry(
     from: &mut PgConnection,
     to: &mut PgConnection,
     ends: &BTreeMap<Shard, Offset>,
-) -> Result<Carried, annals_store::Error> {
+) -> Result<Carried, CarryError> {
+    let held: i64 = sqlx::query_scalar("SELECT count(*) FROM annals.process_held")
+        .fetch_one(&mut *from)
+        .await
+        .map_err(annals_store::Error::from)?;
+    if held > 0 {
+        return Err(CarryError::Held(held));
+    }
     let carried = Carried {
         instances: annals_store::carry::table(from, to, "process_instance").await?,
         outbox: annals_store::carry::table(from, to, "process_outbox").await?,
@@ -38,7 +59,11 @@ pub async fn carry(
     let ends = serde_json::to_string(&ends).expect("numbers can be written");
     // Only shards that were waited for: another one need not be read at all.
     for statement in [TRANSLATE_OUTBOX, TRANSLATE_TIMERS] {
-        sqlx::query(statement).bind(&ends).execute(&mut *to).await?;
+        sqlx::query(statement)
+            .bind(&ends)
+            .execute(&mut *to)
+            .await
+            .map_err(annals_store::Error::from)?;
     }
     Ok(carried)
 }

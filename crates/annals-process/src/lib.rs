@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 
 pub use admin::{Admin, InstanceDetail, InstanceStatus, ProcessStatus};
-pub use carry::{Carried, carry};
+pub use carry::{Carried, CarryError, carry};
 pub use effects::{EffectSettings, Effects};
 pub use erased::{AnyEffect, AnyProcess};
 pub use runner::{ProcessRunner, RunnerError};
@@ -94,6 +94,8 @@ pub struct ProcessSettings {
     pub performs: usize,
     /// How often due timers and late commands are looked for.
     pub tick: Duration,
+    /// A reader that has halted is tried again after so long.
+    pub reopen: Duration,
     /// How long rows of the outbox that are over are kept, for people to look at.
     pub keep_done: Duration,
 }
@@ -114,6 +116,7 @@ impl Default for ProcessSettings {
             sends: 64,
             performs: 64,
             tick: Duration::from_millis(250),
+            reopen: Duration::from_secs(30),
             keep_done: Duration::from_secs(7 * 86_400),
         }
     }

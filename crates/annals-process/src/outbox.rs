@@ -1,6 +1,7 @@
 //! What processes keep in Postgres: instances, the outbox, timers. Set-based, in the runner's transactions.
 //!
-//! *Invariant:* whoever locks rows of the outbox and instances locks the outbox first, and instances by their ids.
+//! *Invariant:* whoever locks rows of the outbox and instances locks the outbox first, and instances by their ids; rows
+//! of what waits are put down under the lock of their instance, and taken up before it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,15 +12,17 @@ use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, Row};
 
-use crate::react::{Instance, NewTimer};
+use crate::react::{Instance, NO_STATE, NewTimer};
 
 mod due;
+mod held;
 mod keep;
 
 pub(crate) use due::{
     Late, due_effects, due_timers, effect_failed, effects_done, forget, late, look_later, park, put_off,
     send_again, timers_wait,
 };
+pub(crate) use held::{HeldRow, resumed, unpark};
 pub(crate) use keep::keep;
 
 /// A command that is to go out now.
@@ -151,7 +154,7 @@ pub(crate) async fn load(
         return Ok(instances);
     }
     let rows = sqlx::query(
-        "SELECT instance, state, step, stuck, last_seq, timers_set FROM annals.process_instance
+        "SELECT instance, state, step, stuck, parked, last_seq, timers_set FROM annals.process_instance
          WHERE process = $1 AND instance = ANY($2) ORDER BY instance FOR UPDATE",
     )
     .bind(process)
@@ -160,7 +163,9 @@ pub(crate) async fn load(
     .await?;
     for row in &rows {
         if let Some(instance) = instances.get_mut(row.try_get::<&str, _>("instance")?) {
-            instance.state = Some(row.try_get("state")?);
+            let state: Vec<u8> = row.try_get("state")?;
+            instance.parked = row.try_get("parked")?;
+            instance.state = Some(state).filter(|state| state != NO_STATE);
             instance.step = row.try_get("step")?;
             instance.stuck = row.try_get("stuck")?;
             instance.last_seq = row.try_get("last_seq")?;

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use annals_domain::{Action, SendCommand};
-use annals_record::{KeyHash, RecordId};
+use annals_record::{KeyHash, Offset, RecordId, Shard};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use crate::erased::{AnyInput, ErasedProcess, ReactError};
+use crate::erased::{AnyInput, ErasedProcess};
 
 /// One thing to react to.
 pub(crate) struct Stimulus {
@@ -22,6 +22,27 @@ pub(crate) struct Stimulus {
     pub(crate) time: DateTime<Utc>,
     /// Record or timer, as keys and causation name it.
     pub(crate) cause: Cause,
+    /// Where the record stands; `None` for a timer.
+    pub(crate) place: Option<Place>,
+    /// Why the record does not read.
+    pub(crate) unreadable: Option<String>,
+    /// Where it has waited, if its instance was parked.
+    pub(crate) waited: Option<Waited>,
+}
+
+/// Where a record stands, and whether it answers a command of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) shard: Shard,
+    pub(crate) offset: Offset,
+    pub(crate) own: bool,
+}
+
+/// A row of what waits for a parked instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waited {
+    pub(crate) instance: String,
+    pub(crate) n: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -30,6 +51,8 @@ pub(crate) enum Cause {
     Record(String),
     /// A timer: its name, due time in ms, and its number, which the instance gives to one timer only.
     Timer { name: String, due_ms: i64, n: i64 },
+    /// A record that waited and concerns nobody.
+    Nothing,
 }
 
 impl fmt::Display for Cause {
@@ -37,6 +60,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Record(id) => write!(f, "record {id}"),
             Self::Timer { name, .. } => write!(f, "timer `{name}`"),
+            Self::Nothing => f.write_str("nothing"),
         }
     }
 }
@@ -59,6 +83,7 @@ impl Cause {
                 due_ms,
                 n: count,
             } => format!("{process}:{instance}:{name}:{due_ms}:{count}:{n}"),
+            Self::Nothing => format!("{process}:{instance}:nothing:{n}"),
         }
     }
 }
@@ -69,6 +94,10 @@ pub(crate) struct Instance {
     pub(crate) state: Option<Vec<u8>>,
     pub(crate) step: String,
     pub(crate) stuck: Option<String>,
+    /// It could not react: what comes for it waits.
+    pub(crate) parked: bool,
+    /// It was parked just now: what waited for it goes on waiting.
+    pub(crate) parked_now: bool,
     /// The highest number of its outbox rows.
     pub(crate) last_seq: i64,
     /// Streams to which a command of it is open (sent or waiting).
@@ -78,6 +107,16 @@ pub(crate) struct Instance {
     pub(crate) timers_set: i64,
     /// The timers that are set, and the number of each.
     pub(crate) timers: BTreeMap<String, i64>,
+}
+
+impl Instance {
+    /// A timer that was reacted to is set no more.
+    fn fired(&mut self, stimulus: &Stimulus, timers: &mut BTreeMap<(String, String), Option<NewTimer>>) {
+        if let Cause::Timer { name, .. } = &stimulus.cause {
+            self.timers.remove(name);
+            timers.insert((stimulus.instance.clone(), name.clone()), None);
+        }
+    }
 }
 
 /// A row for the outbox.
@@ -131,34 +170,51 @@ pub(crate) struct Changes {
     pub(crate) timers: BTreeMap<(String, String), Option<NewTimer>>,
     /// Effects withdrawn: instance, name, and the rows below this number only (later ones were asked for after).
     pub(crate) withdrawn: Vec<(String, &'static str, i64)>,
+    /// What waits for parked instances from now on, in order.
+    pub(crate) held: Vec<(String, Place)>,
+    /// What waits no more.
+    pub(crate) released: Vec<Waited>,
 }
 
-/// Reacts to stimuli in their order, over the instances as they are stored.
-///
-/// # Errors
-/// The instance whose state does not read, and why. Nothing of the batch may then be kept.
+/// Reacts to stimuli in their order, over the instances as they are stored. An instance that cannot react is parked,
+/// and what comes for it waits; all others go on.
 pub(crate) fn react(
     process: &dyn ErasedProcess,
     instances: BTreeMap<String, Instance>,
     stimuli: Vec<Stimulus>,
-) -> Result<Changes, (String, ReactError)> {
+) -> Changes {
     let mut changes = Changes {
         instances,
         ..Changes::default()
     };
     for stimulus in stimuli {
         let instance = changes.instances.entry(stimulus.instance.clone()).or_default();
+        // What has waited for this very instance comes first of all; and it waits on if the instance is parked again.
+        let waited = stimulus.waited.as_ref();
+        let has_waited = waited.is_some_and(|waited| waited.instance == stimulus.instance);
+        if instance.parked_now && has_waited {
+            continue;
+        }
+        if instance.parked && !has_waited {
+            changes.hold(&stimulus);
+            continue;
+        }
+        if matches!(stimulus.cause, Cause::Nothing) {
+            changes.released.extend(stimulus.waited.clone());
+            continue;
+        }
+        if let Some(why) = &stimulus.unreadable {
+            changes.park(&stimulus, why.clone());
+            continue;
+        }
         if let Cause::Timer { name, n, .. } = &stimulus.cause {
             // Withdrawn or set anew since it was looked up: by an input before it, or by another runner.
             if instance.timers.get(name) != Some(n) {
                 continue;
             }
-            instance.timers.remove(name);
-            changes
-                .timers
-                .insert((stimulus.instance.clone(), name.clone()), None);
         }
         let Some(input) = &stimulus.input else {
+            instance.fired(&stimulus, &mut changes.timers);
             instance.stuck = Some(format!(
                 "{} fell due, which this program does not know",
                 stimulus.cause
@@ -167,17 +223,52 @@ pub(crate) fn react(
         };
         let state = instance.state.as_deref();
         let reaction = process.react(&stimulus.instance, state, input, stimulus.time);
-        let reaction = reaction.map_err(|error| (stimulus.instance.clone(), error))?;
+        let reaction = match reaction {
+            Ok(reaction) => reaction,
+            Err(error) => {
+                changes.park(&stimulus, error.to_string());
+                continue;
+            }
+        };
+        instance.fired(&stimulus, &mut changes.timers);
+        changes.released.extend(stimulus.waited.clone());
         instance.state = Some(reaction.state);
         reaction.step.clone_into(&mut instance.step);
         for (n, action) in reaction.actions.into_vec().into_iter().enumerate() {
             changes.act(process.name(), &stimulus, n, action);
         }
     }
-    Ok(changes)
+    changes
 }
 
+/// The state of an instance that was parked before it began; no JSON, so it is never one's own.
+pub(crate) const NO_STATE: &[u8] = b"";
+
 impl Changes {
+    /// Its instance cannot react to it.
+    fn park(&mut self, stimulus: &Stimulus, why: String) {
+        let instance = self.instances.entry(stimulus.instance.clone()).or_default();
+        if instance.state.is_none() {
+            instance.state = Some(NO_STATE.to_vec());
+            "unreadable".clone_into(&mut instance.step);
+        }
+        instance.stuck = Some(why);
+        instance.parked = true;
+        instance.parked_now = true;
+        let waited = stimulus.waited.as_ref();
+        if waited.is_none_or(|waited| waited.instance != stimulus.instance) {
+            self.hold(stimulus);
+        }
+    }
+
+    /// It waits until its instance is resumed. A timer waits where it is.
+    fn hold(&mut self, stimulus: &Stimulus) {
+        if let Some(place) = stimulus.place {
+            self.held.push((stimulus.instance.clone(), place));
+        }
+        self.released.extend(stimulus.waited.clone());
+    }
+
     fn act(&mut self, process: &str, stimulus: &Stimulus, n: usize, action: Action) {
         let name = &stimulus.instance;
         let Some(instance) = self.instances.get_mut(name) else {

@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::effects::Effects;
-use crate::erased::{AnyProcess, ReactError};
+use crate::erased::AnyProcess;
 use crate::outbox::{self, CommandRow, EffectRow};
-use crate::react::{Cause, Stimulus, react};
+use crate::react::{Cause, Place, Stimulus, react};
 use crate::sender::{Performed, Sender};
 use crate::{CommandSender, ProcessSettings, metrics};
 use feed::{Fed, Feed};
@@ -65,24 +65,6 @@ pub enum RunnerError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A command or an event of a record does not fit its type.
-    #[error("the record at {shard}:{offset} does not read: {source}")]
-    Record {
-        /// The shard.
-        shard: Shard,
-        /// Its offset.
-        offset: Offset,
-        /// Why.
-        source: annals_domain::ReadError,
-    },
-    /// An instance cannot react.
-    #[error("instance `{instance}`: {source}")]
-    Instance {
-        /// The instance.
-        instance: String,
-        /// Why.
-        source: ReactError,
-    },
     /// Postgres.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -166,6 +148,7 @@ impl ProcessRunner {
             runner: self,
             committed: feed.positions(),
             halted: BTreeSet::new(),
+            away: BTreeSet::new(),
             sender,
         };
         let mut tick = tokio::time::interval(self.settings.tick);
@@ -197,6 +180,8 @@ struct Round<'r> {
     runner: &'r ProcessRunner,
     committed: BTreeMap<Shard, Offset>,
     halted: BTreeSet<Shard>,
+    /// Resumed instances for which the log did not give what waits.
+    away: BTreeSet<String>,
     sender: Sender,
 }
 
@@ -228,6 +213,10 @@ impl Round<'_> {
                     metrics::halted(self.process());
                     tracing::error!(process = self.process(), %shard, %error, "the process's reader of a shard has halted");
                     self.halted.insert(shard);
+                }
+                Fed::Reopened(shard) => {
+                    tracing::info!(process = self.process(), %shard, "the process's reader of a shard reads again");
+                    self.halted.remove(&shard);
                 }
             }
         }
@@ -276,7 +265,7 @@ impl Round<'_> {
             for accepted in &batch.records {
                 intake
                     .stimuli
-                    .extend(self.stimulus(batch.shard, accepted, &answered)?);
+                    .extend(self.stimulus(batch.shard, accepted, &answered));
             }
         }
         Ok(intake)
@@ -287,36 +276,54 @@ impl Round<'_> {
         shard: Shard,
         accepted: &Accepted,
         answered: &BTreeSet<(&str, &[u8])>,
-    ) -> Result<Option<Stimulus>, RunnerError> {
-        let (Some(entry), Some(header)) = (accepted.entry(), accepted.record().entry()) else {
-            return Ok(None);
+    ) -> Option<Stimulus> {
+        let (entry, header) = (accepted.entry()?, accepted.record().entry()?);
+        let key = header.idempotency_key;
+        let own = answered.contains(&(entry.stream.as_str(), key.as_bytes().as_slice()));
+        let place = Place {
+            shard,
+            offset: accepted.offset(),
+            own,
         };
+        self.react_to(entry, place)
+    }
+
+    /// What a record is to the process, if it concerns it. One that does not read stands for itself, and waits.
+    fn react_to(&self, entry: &Entry, place: Place) -> Option<Stimulus> {
         if !self
             .runner
             .process
             .categories()
             .contains(&entry.stream.category())
         {
-            return Ok(None);
+            return None;
         }
-        let key = header.idempotency_key;
-        let own = answered.contains(&(entry.stream.as_str(), key.as_bytes().as_slice()));
+        let own = place.own;
         let has_events = entry.outcome.as_ref().is_ok_and(|events| !events.is_empty());
         if !own && !has_events {
-            return Ok(None);
+            return None;
         }
         let found = self.runner.process.of_record(&view(entry, own));
-        let found = found.map_err(|source| RunnerError::Record {
-            shard,
-            offset: accepted.offset(),
-            source,
-        })?;
-        Ok(found.map(|(instance, input)| Stimulus {
+        let (instance, input, unreadable) = match found {
+            Ok(found) => {
+                let (instance, input) = found?;
+                (instance, Some(input), None)
+            }
+            Err(error) => {
+                let Place { shard, offset, .. } = place;
+                let why = format!("the record at {shard}:{offset} does not read: {error}");
+                (format!("record:{shard}:{offset}"), None, Some(why))
+            }
+        };
+        Some(Stimulus {
             instance,
-            input: Some(input),
+            input,
             time: entry.time,
             cause: Cause::Record(entry.record.to_string()),
-        }))
+            place: Some(place),
+            unreadable,
+            waited: None,
+        })
     }
 
     /// Reacts and keeps everything in one transaction; what goes out goes out after it.
@@ -332,8 +339,17 @@ impl Round<'_> {
         let ids: Vec<String> = ids.into_iter().collect();
         let instances = outbox::load(&mut transaction, process, &ids).await?;
         let inputs = intake.stimuli.len();
-        let changes = react(&*self.runner.process, instances, intake.stimuli);
-        let mut changes = changes.map_err(|(instance, source)| RunnerError::Instance { instance, source })?;
+        let mut changes = react(&*self.runner.process, instances, intake.stimuli);
+        for (instance, parked) in changes.instances.iter().filter(|(_, one)| one.parked_now) {
+            let why = parked.stuck.as_deref().unwrap_or_default();
+            metrics::parked(process);
+            tracing::error!(
+                process,
+                instance,
+                why,
+                "an instance cannot react, or a record does not read: it is parked, and all others go on"
+            );
+        }
         let rows: Vec<&EffectRow> = performed.iter().map(|done| &done.row).collect();
         let counts = outbox::effects_done(&mut transaction, process, &rows).await?;
         for Performed { row, result } in &performed {

@@ -20,5 +20,7 @@ mod commands;
 mod effects;
 #[path = "process/faults.rs"]
 mod faults;
+#[path = "process/parked.rs"]
+mod parked;
 #[path = "process/time.rs"]
 mod time;

@@ -33,7 +33,7 @@ const LONG: [(&str, &str); 0] = [];
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 
 /// Each table of schema `annals` and the one crate whose SQL may name it.
-const OWNERS: [(&str, &str); 13] = [
+const OWNERS: [(&str, &str); 14] = [
     ("journal", "annals-log"),
     ("log_meta", "annals-log"),
     ("log_head", "annals-log"),
@@ -43,6 +43,7 @@ const OWNERS: [(&str, &str); 13] = [
     ("subject_key", "annals-auth"),
     ("projection", "annals-projection"),
     ("parked", "annals-projection"),
+    ("process_held", "annals-process"),
     ("process_instance", "annals-process"),
     ("process_outbox", "annals-process"),
     ("timer", "annals-process"),

@@ -17,8 +17,11 @@ pub(crate) async fn due_timers(
     most: i64,
 ) -> Result<Vec<DueTimer>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT instance, name, due_at, n, waits::text AS waits FROM annals.timer
-         WHERE process = $1 AND due_at <= now() ORDER BY due_at LIMIT $2",
+        "SELECT instance, name, due_at, n, waits::text AS waits FROM annals.timer t
+         WHERE process = $1 AND due_at <= now()
+           AND NOT EXISTS (SELECT FROM annals.process_instance i
+                           WHERE i.process = t.process AND i.instance = t.instance AND i.parked)
+         ORDER BY due_at LIMIT $2",
     )
     .bind(process)
     .bind(most)

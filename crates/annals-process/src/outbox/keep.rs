@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{CommandRow, EffectRow, interval};
+use super::{CommandRow, EffectRow, held, interval};
 use crate::react::{Changes, What};
 
 /// Keeps everything that a batch led to. Gives the commands and effects that go out at once.
@@ -17,6 +17,7 @@ pub(crate) async fn keep(
     keep_instances(connection, process, changes).await?;
     withdraw(connection, process, changes).await?;
     keep_timers(connection, process, changes).await?;
+    held::keep(connection, process, changes).await?;
     keep_rows(connection, process, changes, deadline).await
 }
 
@@ -34,12 +35,14 @@ async fn keep_instances(
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO annals.process_instance AS i (process, instance, state, step, stuck, last_seq, timers_set)
-         SELECT $1, n.* FROM UNNEST($2::text[], $3::bytea[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
-                             AS n(instance, state, step, stuck, last_seq, timers_set)
+        "INSERT INTO annals.process_instance AS i (process, instance, state, step, stuck, last_seq, timers_set,
+                                                   parked)
+         SELECT $1, n.* FROM UNNEST($2::text[], $3::bytea[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
+                                    $8::bool[])
+                             AS n(instance, state, step, stuck, last_seq, timers_set, parked)
          ON CONFLICT (process, instance) DO UPDATE
          SET state = EXCLUDED.state, step = EXCLUDED.step, stuck = EXCLUDED.stuck, updated_at = now(),
-             last_seq = EXCLUDED.last_seq, timers_set = EXCLUDED.timers_set",
+             last_seq = EXCLUDED.last_seq, timers_set = EXCLUDED.timers_set, parked = EXCLUDED.parked",
     )
     .bind(process)
     .bind(kept.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
@@ -48,6 +51,7 @@ async fn keep_instances(
     .bind(kept.iter().map(|(_, i)| i.stuck.as_deref()).collect::<Vec<_>>())
     .bind(kept.iter().map(|(_, i)| i.last_seq).collect::<Vec<_>>())
     .bind(kept.iter().map(|(_, i)| i.timers_set).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, i)| i.parked).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use annals_domain::{Action, Actions, ReadError, RecordView, SendCommand};
-use annals_record::{Key, RecordId};
+use annals_record::{Key, Offset, RecordId, Shard};
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-use super::{Cause, Changes, Instance, NewTimer, Stimulus, What, causation, react};
+use super::{Cause, Changes, Instance, NewTimer, Place, Stimulus, Waited, What, causation, react};
 use crate::erased::{AnyInput, ErasedProcess, ReactError, Reaction};
 
 /// Does what its input says; its state counts the inputs.
@@ -94,6 +94,13 @@ fn on_record(n: u64, instance: &str, actions: Vec<Action>) -> Stimulus {
         input: Some(Box::new(actions)),
         time: time() + TimeDelta::milliseconds(i64::try_from(n).unwrap()),
         cause: Cause::Record(record(n)),
+        place: Some(Place {
+            shard: Shard::new(0),
+            offset: Offset::new(n),
+            own: false,
+        }),
+        unreadable: None,
+        waited: None,
     }
 }
 
@@ -108,11 +115,14 @@ fn on_timer(instance: &str, name: &str, n: i64, actions: Vec<Action>) -> Stimulu
         input: Some(Box::new(actions)),
         time: time(),
         cause,
+        place: None,
+        unreadable: None,
+        waited: None,
     }
 }
 
 fn reacted(instances: BTreeMap<String, Instance>, stimuli: Vec<Stimulus>) -> Changes {
-    react(&Parrot, instances, stimuli).unwrap()
+    react(&Parrot, instances, stimuli)
 }
 
 fn keys(changes: &Changes) -> Vec<(&str, i64, bool)> {
@@ -335,11 +345,78 @@ fn only_a_record_is_a_causation() {
     assert_eq!(causation("p"), None);
 }
 
+fn held(changes: &Changes) -> Vec<(&str, u64)> {
+    let held = changes.held.iter();
+    held.map(|(instance, place)| (instance.as_str(), place.offset.get()))
+        .collect()
+}
+
+fn waited(n: i64, stimulus: Stimulus) -> Stimulus {
+    let instance = stimulus.instance.clone();
+    Stimulus {
+        waited: Some(Waited { instance, n }),
+        ..stimulus
+    }
+}
+
 #[test]
-fn an_instance_that_cannot_react_is_named() {
-    let stimuli = vec![on_record(1, "i", vec![send("a")]), on_record(2, "broken", vec![])];
-    let (instance, _) = react(&Parrot, BTreeMap::new(), stimuli).unwrap_err();
-    assert_eq!(instance, "broken");
+fn an_instance_that_cannot_react_is_parked_and_what_comes_for_it_waits_in_order() {
+    let stimuli = vec![
+        on_record(1, "i", vec![send("a")]),
+        on_record(2, "broken", vec![]),
+        on_record(3, "broken", vec![]),
+        on_record(4, "i", vec![]),
+    ];
+    let changes = reacted(BTreeMap::new(), stimuli);
+    assert_eq!(changes.instances["i"].state, Some(vec![2]), "all others go on");
+    let broken = &changes.instances["broken"];
+    assert!(broken.parked && broken.stuck.is_some());
+    assert_eq!(held(&changes), [("broken", 2), ("broken", 3)]);
+}
+
+#[test]
+fn a_record_that_does_not_read_waits_under_a_name_of_its_own() {
+    let unreadable = Stimulus {
+        input: None,
+        unreadable: Some("no such field".to_owned()),
+        ..on_record(1, "record:0:1", vec![])
+    };
+    let changes = reacted(BTreeMap::new(), vec![unreadable, on_record(2, "i", vec![])]);
+    assert_eq!(held(&changes), [("record:0:1", 1)]);
+    assert_eq!(
+        changes.instances["record:0:1"].stuck.as_deref(),
+        Some("no such field")
+    );
+    assert_eq!(changes.instances["i"].state, Some(vec![1]));
+}
+
+#[test]
+fn what_has_waited_comes_first_and_waits_on_while_it_cannot_be_reacted_to() {
+    let parked = |state: Option<Vec<u8>>| Instance {
+        state,
+        parked: true,
+        ..Instance::default()
+    };
+    let stimuli = vec![waited(7, on_record(1, "i", vec![])), on_record(2, "i", vec![])];
+    let changes = reacted(with(parked(Some(vec![1]))), stimuli);
+    assert_eq!(
+        changes.instances["i"].state,
+        Some(vec![2]),
+        "what waited, not what is new"
+    );
+    assert_eq!(held(&changes), [("i", 2)]);
+    let released: Vec<i64> = changes.released.iter().map(|row| row.n).collect();
+    assert_eq!(released, [7]);
+
+    let stored = BTreeMap::from([("broken".to_owned(), parked(None))]);
+    let stimuli = vec![
+        waited(1, on_record(1, "broken", vec![])),
+        waited(2, on_record(2, "broken", vec![])),
+    ];
+    let changes = reacted(stored, stimuli);
+    assert!(changes.instances["broken"].stuck.is_some());
+    let moved = (changes.held.len(), changes.released.len());
+    assert_eq!(moved, (0, 0), "both rows stay where they are");
 }
 
 fn any_action() -> impl Strategy<Value = Action> {

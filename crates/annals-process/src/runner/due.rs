@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use annals_log::reader::decode;
+use annals_log::{LogError, ReadLimits};
 use annals_record::{Shard, StreamId};
+use chrono::DateTime;
 
 use super::{Intake, ROUND, Round, RunnerError};
 use crate::metrics;
-use crate::outbox::{self, DueTimer, Late};
-use crate::react::{Cause, Stimulus};
+use crate::outbox::{self, DueTimer, HeldRow, Late};
+use crate::react::{Cause, Place, Stimulus};
 
+/// Records that waited and are read again in one round.
+const RESUMED: i64 = 64;
 /// Rows that are deleted at once, at most.
 const FORGET: i64 = 10_000;
 
@@ -31,8 +36,78 @@ impl Round<'_> {
         let under_way = self.sender.performing();
         let due = outbox::due_effects(&self.runner.pool, self.process(), under_way, ROUND).await?;
         self.sender.perform(due);
+        self.resumed().await?;
         self.timers().await?;
         self.late_commands().await
+    }
+
+    /// What waited for instances that an operator has resumed is reacted to, in order.
+    async fn resumed(&mut self) -> Result<(), RunnerError> {
+        if !outbox::unpark(&self.runner.pool, self.process()).await? {
+            self.away.clear();
+            return Ok(());
+        }
+        let mut transaction = self.runner.pool.begin().await?;
+        let away: Vec<String> = self.away.iter().cloned().collect();
+        let rows = outbox::resumed(&mut transaction, self.process(), &away, RESUMED).await?;
+        if rows.is_empty() {
+            // Everybody else had a turn.
+            self.away.clear();
+            return Ok(());
+        }
+        let mut intake = Intake::default();
+        for row in &rows {
+            match self.waited(row).await {
+                Ok(found) => intake.stimuli.push(found),
+                // One failure a tick: each may take as long as the log waits. It is read again after all others had
+                // their turn, and nothing behind it overtakes it.
+                Err(error) => {
+                    let (instance, process) = (&row.waited.instance, self.process());
+                    tracing::warn!(process, instance, %error, "a record that a resumed instance waits for cannot be read");
+                    self.away.insert(instance.clone());
+                    break;
+                }
+            }
+        }
+        self.keep(transaction, intake, Vec::new()).await
+    }
+
+    /// Reads a record again that waited for its instance.
+    async fn waited(&self, row: &HeldRow) -> Result<Stimulus, LogError> {
+        let Place { shard, offset, .. } = row.place;
+        let limits = ReadLimits {
+            records: 1,
+            ..ReadLimits::default()
+        };
+        let read = self.runner.log.read(shard, offset, limits).await?;
+        let placed = read.first().filter(|placed| placed.offset == offset);
+        let record = placed.and_then(|placed| placed.slot.known());
+        let record =
+            record.ok_or_else(|| LogError::Unavailable(format!("nothing is read at {shard}:{offset}")))?;
+        let nothing = |cause, unreadable| Stimulus {
+            instance: row.waited.instance.clone(),
+            input: None,
+            time: DateTime::from_timestamp_millis(record.timestamp_ms).unwrap_or_default(),
+            cause,
+            place: Some(row.place),
+            unreadable,
+            waited: None,
+        };
+        let found = match decode(&self.runner.catalog, record) {
+            Ok(entry) => entry.and_then(|entry| self.react_to(&entry, row.place)),
+            Err(error) => Some(nothing(
+                Cause::Record(record.id().to_string()),
+                Some(error.to_string()),
+            )),
+        };
+        // Another release may find that the record concerns nobody: then it has waited for nothing.
+        let mut found = found.unwrap_or_else(|| nothing(Cause::Nothing, None));
+        if found.unreadable.is_some() {
+            // It keeps its place, and what is behind it waits.
+            found.instance.clone_from(&row.waited.instance);
+        }
+        found.waited = Some(row.waited.clone());
+        Ok(found)
     }
 
     /// Deletes rows of the outbox that have been over for long.
@@ -79,6 +154,9 @@ impl Round<'_> {
                 input,
                 time: timer.due,
                 cause,
+                place: None,
+                unreadable: None,
+                waited: None,
             });
         }
         metrics::timers(self.process(), intake.stimuli.len());

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_log::{Batch, Checkpoint, LogError, ReaderError, ShardReader};
+use annals_domain::Catalog;
+use annals_log::{Batch, Checkpoint, Log, LogError, ReaderError, ReaderSettings, ShardReader};
 use annals_record::fold::Head;
 use annals_record::{Offset, Shard};
 use tokio::sync::mpsc;
@@ -18,8 +19,10 @@ const RETRY: Duration = Duration::from_millis(500);
 /// What a reader gives.
 pub(super) enum Fed {
     Batch(Box<Batch>),
-    /// It gives nothing more.
+    /// It gives nothing more for now.
     Halted(Shard, ReaderError),
+    /// It gives something again, or stands at the end.
+    Reopened(Shard),
 }
 
 /// The readers of every shard.
@@ -48,23 +51,14 @@ impl Feed {
             let (log, catalog) = (Arc::clone(&runner.log), runner.catalog.clone());
             let (mut settings, feed) = (runner.reader, feed.clone());
             settings.limits.records = settings.limits.records.min(runner.settings.batch);
-            readers.spawn(async move {
-                let opened = loop {
-                    let opened =
-                        ShardReader::open(Arc::clone(&log), catalog.clone(), shard, at.clone(), settings);
-                    match opened.await {
-                        Err(ReaderError::Log(error)) => pause(shard, &error).await,
-                        opened => break opened,
-                    }
-                };
-                let ended = match opened {
-                    Ok(reader) => read(reader, &feed).await,
-                    Err(error) => Some(error),
-                };
-                if let Some(error) = ended {
-                    feed.send(Fed::Halted(shard, error)).await.ok();
-                }
-            });
+            let source = Source {
+                log,
+                catalog,
+                shard,
+                settings,
+                reopen: runner.settings.reopen,
+            };
+            readers.spawn(source.feed(at, feed));
         }
         Ok(Self {
             receiver,
@@ -74,7 +68,7 @@ impl Feed {
         })
     }
 
-    /// Takes note of readers that have ended; each has said why.
+    /// Takes note of readers that have ended.
     ///
     /// # Panics
     /// With the panic of a reader: its shard would otherwise stand still unseen.
@@ -92,16 +86,63 @@ impl Feed {
     }
 }
 
-/// Reads until the channel is closed (`None`) or the reader can go no further.
-async fn read(mut reader: ShardReader, feed: &FeedSender) -> Option<ReaderError> {
-    loop {
-        match reader.next().await {
-            Ok(Some(batch)) => feed.send(Fed::Batch(Box::new(batch))).await.ok()?,
-            Ok(None) => {}
-            Err(ReaderError::Log(error)) => {
-                pause(reader.shard(), &error).await;
+/// One shard as a process reads it.
+struct Source {
+    log: Arc<dyn Log>,
+    catalog: Catalog,
+    shard: Shard,
+    settings: ReaderSettings,
+    reopen: Duration,
+}
+
+impl Source {
+    /// Reads until the channel is closed. A reader that halts is said once, and tried again now and then: an operator
+    /// may have mended the log, or it was a log that came back.
+    async fn feed(self, mut at: Checkpoint, feed: FeedSender) {
+        let mut halted = false;
+        loop {
+            let Some(error) = self.read(&mut at, &feed, &mut halted).await else {
+                return;
+            };
+            if !halted && feed.send(Fed::Halted(self.shard, error)).await.is_err() {
+                return;
             }
-            Err(error) => return Some(error),
+            halted = true;
+            tokio::time::sleep(self.reopen).await;
+        }
+    }
+
+    /// Reads on until the channel is closed (`None`) or the reader can go no further.
+    async fn read(&self, at: &mut Checkpoint, feed: &FeedSender, halted: &mut bool) -> Option<ReaderError> {
+        let mut reader = loop {
+            let (log, catalog) = (Arc::clone(&self.log), self.catalog.clone());
+            let opened = ShardReader::open(log, catalog, self.shard, at.clone(), self.settings);
+            match opened.await {
+                Ok(reader) => break reader,
+                Err(ReaderError::Log(error)) => pause(self.shard, &error).await,
+                Err(error) => return Some(error),
+            }
+        };
+        loop {
+            match reader.next().await {
+                Ok(Some(batch)) => {
+                    if std::mem::take(halted) {
+                        feed.send(Fed::Reopened(self.shard)).await.ok()?;
+                    }
+                    *at = batch.to.clone();
+                    feed.send(Fed::Batch(Box::new(batch))).await.ok()?;
+                }
+                Ok(None) => {
+                    if *halted && reader.end().await.is_ok_and(|end| end == at.head.next) {
+                        *halted = false;
+                        feed.send(Fed::Reopened(self.shard)).await.ok()?;
+                    }
+                }
+                Err(ReaderError::Log(error)) => {
+                    pause(reader.shard(), &error).await;
+                }
+                Err(error) => return Some(error),
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the runner stands on: leases, a log that can be held, an engine.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_command::engine::Claimant;
@@ -71,6 +71,8 @@ pub struct Gated {
     inner: Arc<MemoryLog>,
     held: tokio::sync::watch::Sender<BTreeSet<Shard>>,
     pub endless: AtomicBool,
+    /// Shards that are not read.
+    pub away: Mutex<BTreeSet<Shard>>,
 }
 
 impl Gated {
@@ -79,6 +81,7 @@ impl Gated {
             inner: Arc::clone(inner),
             held: tokio::sync::watch::Sender::new(BTreeSet::new()),
             endless: AtomicBool::new(false),
+            away: Mutex::default(),
         }
     }
 
@@ -103,6 +106,9 @@ impl Log for Gated {
         from: Offset,
         limits: ReadLimits,
     ) -> Result<Vec<Arc<Placed>>, LogError> {
+        if self.away.lock().unwrap().contains(&shard) {
+            return Err(LogError::Unavailable("away by a test".to_owned()));
+        }
         let mut held = self.held.subscribe();
         held.wait_for(|held| !held.contains(&shard)).await.unwrap();
         let read = self.inner.read(shard, from, limits).await;

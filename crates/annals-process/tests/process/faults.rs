@@ -260,3 +260,61 @@ async fn a_halted_shard_stops_neither_the_others_nor_their_timers() {
     assert_eq!((work.over.as_str(), work.fired), ("expired", 1));
     runner.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_was_halted_is_read_again_once_it_is_mended() {
+    let Some(mut world) = World::new(4).await else {
+        return;
+    };
+    world.settings.reopen = Duration::from_millis(100);
+    world.choose(|sent, _| {
+        if sent.key == "never" {
+            Way::Later
+        } else {
+            Way::Send
+        }
+    });
+    let shard = Shard::new(2);
+    let runner = world.runner();
+    let before = world.name_in(shard, "job", 0);
+    world.begin(&before, "a0", &[1], 0, "").await;
+    world.over(&before).await;
+    world.read_to_the_end().await;
+    let at = world.memory.insert(shard, from_the_future());
+    // Elsewhere a timer fires only when the shard is known to have halted.
+    let elsewhere = world.name_in(Shard::new(0), "job", 1);
+    world.begin(&elsewhere, "never", &[1], 20, "").await;
+    assert_eq!(world.over(&elsewhere).await.fired, 1);
+    world.memory.truncate(shard, at);
+    // Idle as it is, timers wait for it again: each notes the shards it waits for, and stays while another one is held.
+    let (held, mut jobs) = (Shard::new(3), 2..100);
+    world.log.hold(held);
+    world
+        .begin(&world.name_in(held, "job", 0), "never", &[1], 0, "")
+        .await;
+    world
+        .wait("timers to wait for the shard", || {
+            let job = world.name_in(Shard::new(0), "job", jobs.next().unwrap());
+            let world = &world;
+            async move {
+                world.begin(&job, "never", &[1], 1, "").await;
+                world
+                    .wait("the timer to wait", || async {
+                        let waiting = "SELECT count(*) - count(waits) FROM annals.timer";
+                        world.until(&job, |work| work.takes == 1).await;
+                        world.number(waiting).await == 0
+                    })
+                    .await;
+                world
+                    .number("SELECT count(*) FROM annals.timer WHERE waits ? '2'")
+                    .await
+                    > 0
+            }
+        })
+        .await;
+    world.log.open();
+    let after = world.name_in(shard, "job", 2);
+    world.begin(&after, "a1", &[1], 0, "").await;
+    assert_eq!(world.over(&after).await.answers.len(), 1);
+    runner.stop().await;
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use annals_command::{Commands, SendError};
 use annals_domain::{Ambient, AmbientSource, Caller, Catalog, CommandRequest, Permission, Precondition};
 use annals_log::{Checkpoint, Log, MemoryLog, Plays, ReaderSettings};
+use annals_process::erased::AnyProcess;
 use annals_process::{
     Admin, CommandSender, EffectSettings, Effects, Outgoing, ProcessRunner, ProcessSettings, Sent, erased,
 };
@@ -187,6 +188,7 @@ pub struct World {
     pub pool: PgPool,
     pub admin: Admin,
     pub settings: ProcessSettings,
+    pub process: AnyProcess,
     _engine: JoinSet<()>,
     _database: TestDatabase,
 }
@@ -246,6 +248,7 @@ impl World {
             pool,
             admin,
             settings,
+            process: erased::process::<Work>(()),
             _engine,
             _database,
         })
@@ -259,7 +262,7 @@ impl World {
         let mut reader = ReaderSettings::default();
         reader.limits.wait = Duration::from_millis(20);
         let runner = ProcessRunner {
-            process: erased::process::<Work>(()),
+            process: self.process.clone(),
             effects,
             sender: self.sender.clone(),
             log: self.log.clone(),

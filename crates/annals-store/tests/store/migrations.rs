@@ -12,7 +12,7 @@ async fn tables(pool: &PgPool) -> Vec<String> {
         .unwrap()
 }
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "audit_record",
     "checkpoint",
     "journal",
@@ -20,6 +20,7 @@ const TABLES: [&str; 13] = [
     "log_head",
     "log_meta",
     "parked",
+    "process_held",
     "process_instance",
     "process_outbox",
     "projection",
@@ -36,7 +37,7 @@ async fn go_up_then_down_step_by_step_then_up_again() {
     let pool = database.pool().await;
     assert!(matches!(
         migrate::check(&pool).await,
-        Err(migrate::Error::Pending { pending: 8 })
+        Err(migrate::Error::Pending { pending: 10 })
     ));
     migrate::up(&pool).await.unwrap();
     migrate::check(&pool).await.unwrap();
