@@ -326,7 +326,7 @@ impl World {
 
     /// Waits until a job's process is as asked; gives it.
     pub async fn until(&self, job: &str, what: impl Fn(&Work) -> bool) -> Work {
-        for _ in 0..4_000 {
+        for _ in 0..12_000 {
             if let Some(state) = self.state(job).await
                 && what(&state)
             {
@@ -374,7 +374,7 @@ impl World {
 
     /// Waits for anything.
     pub async fn wait<F: Future<Output = bool>>(&self, what: &str, mut is: impl FnMut() -> F) {
-        for _ in 0..4_000 {
+        for _ in 0..12_000 {
             if is().await {
                 return;
             }
