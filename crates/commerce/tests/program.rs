@@ -53,11 +53,16 @@ fn help_lists_what_there_is_and_nothing_else() {
     ];
     assert_eq!(listed(&text(&help.stdout)), commands);
     for (command, expected) in [
-        ("log", &["create", "describe", "check"][..]),
+        ("log", &["create", "describe", "check", "copy"][..]),
         ("processes", &["list", "show", "resume"]),
-        ("projections", &["list", "check", "status"]),
+        (
+            "projections",
+            &[
+                "list", "check", "status", "rebuild", "switch", "rollback", "explain", "resume", "drop",
+            ],
+        ),
         ("schemas", &["write", "check"]),
-        ("audit", &["history", "state"]),
+        ("audit", &["history", "attest", "state"]),
         ("migrate", &["up", "down", "status"]),
     ] {
         let help = commerce(dir.path(), &[command, "--help"]);
