@@ -22,6 +22,8 @@ use crate::metrics;
 /// The reader's name in `checkpoint`.
 pub const READER: &str = "audit";
 
+/// What comes in meanwhile shares a shard's next transaction: one a record would take the disk away from the log.
+const GATHER: Duration = Duration::from_millis(100);
 /// Between two attempts after something failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -159,6 +161,7 @@ impl AuditIndexer {
         loop {
             if let Some(batch) = reader.next().await? {
                 self.keep(&batch).await?;
+                tokio::time::sleep(GATHER).await;
             }
         }
     }
