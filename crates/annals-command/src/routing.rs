@@ -30,6 +30,11 @@ const OWNER: u8 = 2;
 const ELSEWHERE: u8 = 3;
 const HALTED: u8 = 4;
 
+/// Where a shard's entry is; beyond the end for one that this log does not have.
+fn index(shard: Shard) -> usize {
+    usize::try_from(shard.get()).unwrap_or(usize::MAX)
+}
+
 #[derive(Debug)]
 pub(crate) struct Routing {
     shards: Vec<AtomicU8>,
@@ -48,7 +53,7 @@ impl Routing {
     }
 
     fn cell(&self, shard: Shard) -> Option<&AtomicU8> {
-        self.shards.get(usize::try_from(shard.get()).ok()?)
+        self.shards.get(index(shard))
     }
 
     pub(crate) fn place(&self, shard: Shard) -> Place {
@@ -58,10 +63,8 @@ impl Routing {
             Some(HALTED) => Place::Halted,
             Some(ELSEWHERE) => {
                 let urls = self.urls.read().expect("nobody panics while holding it");
-                let url = usize::try_from(shard.get())
-                    .ok()
-                    .and_then(|index| urls.get(index));
-                url.map_or(Place::Nowhere, |url| Place::At(url.clone()))
+                urls.get(index(shard))
+                    .map_or(Place::Nowhere, |url| Place::At(url.clone()))
             }
             _ => Place::Nowhere,
         }
@@ -75,10 +78,7 @@ impl Routing {
             Lease::Unknown => NOWHERE,
             Lease::Theirs(url) => {
                 let mut urls = self.urls.write().expect("nobody panics while holding it");
-                if let Some(known) = usize::try_from(shard.get())
-                    .ok()
-                    .and_then(|index| urls.get_mut(index))
-                {
+                if let Some(known) = urls.get_mut(index(shard)) {
                     known.clone_from(url);
                 }
                 ELSEWHERE
@@ -101,15 +101,13 @@ impl Routing {
     }
 
     pub(crate) fn stalled(&self, shard: Shard, stalled: bool) {
-        let index = usize::try_from(shard.get()).ok();
-        if let Some(cell) = index.and_then(|index| self.stalled.get(index)) {
+        if let Some(cell) = self.stalled.get(index(shard)) {
             cell.store(stalled, Ordering::Release);
         }
     }
 
     pub(crate) fn is_stalled(&self, shard: Shard) -> bool {
-        let index = usize::try_from(shard.get()).ok();
-        let cell = index.and_then(|index| self.stalled.get(index));
+        let cell = self.stalled.get(index(shard));
         cell.is_some_and(|cell| cell.load(Ordering::Acquire))
     }
 

@@ -24,6 +24,7 @@ mod proxy;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annals_log::{Durability, KafkaError, KafkaLog, KafkaSettings, Log};
@@ -39,6 +40,9 @@ use tokio::time::Instant;
 const EXTRA: &str = "auto.leader.rebalance.enable=true\n\
     leader.imbalance.check.interval.seconds=2\nleader.imbalance.per.broker.percentage=0\n";
 
+/// So many acknowledgements more of every writer show that a load flows.
+const FLOW: u64 = 100;
+
 /// A log, writers on it, and what they were told in the end.
 pub struct Load {
     pub settings: KafkaSettings,
@@ -47,6 +51,7 @@ pub struct Load {
     pub log: Current,
     go: watch::Sender<Go>,
     writers: JoinSet<(Shard, Told)>,
+    acknowledged: Vec<Arc<AtomicU64>>,
 }
 
 impl Load {
@@ -65,6 +70,7 @@ impl Load {
             log: Arc::new(RwLock::new(Arc::new(log))),
             go: watch::Sender::new(Go::Write),
             writers: JoinSet::new(),
+            acknowledged: Vec::new(),
         }
     }
 
@@ -83,8 +89,28 @@ impl Load {
     pub fn start(&mut self, shards: impl Iterator<Item = Shard>) {
         for shard in shards {
             let pipeline = Pipeline::new(&self.log, &self.app, shard, self.shards);
+            self.acknowledged.push(pipeline.acknowledged());
             let go = self.go.subscribe();
             self.writers.spawn(async move { (shard, pipeline.run(go).await) });
+        }
+    }
+
+    /// Waits until every writer has been told of some more records.
+    pub async fn flows(&self) {
+        let read = || {
+            self.acknowledged
+                .iter()
+                .map(|count| count.load(Ordering::Relaxed))
+        };
+        let goal: Vec<u64> = read().map(|count| count + FLOW).collect();
+        let until = Instant::now() + Duration::from_secs(120);
+        while read().zip(&goal).any(|(count, goal)| count < *goal) {
+            assert!(
+                Instant::now() < until,
+                "{:?} of {goal:?}",
+                read().collect::<Vec<_>>()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -244,11 +270,11 @@ async fn pause(cluster: &Cluster, settings: &KafkaSettings, meter: &Meter) {
     let mut load = Load::create(settings.clone(), "paused", 12, 3).await;
     let shards = load.shards;
     load.start(shards.shards());
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.flows().await;
     cluster.signal(1, "STOP");
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     cluster.signal(1, "CONT");
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    load.flows().await;
     let (sum, _) = load.end().await;
     eprintln!(
         "a leader paused for {seconds} s: counted by the client {:?}",
@@ -262,12 +288,12 @@ async fn two_away(cluster: &Cluster, settings: &KafkaSettings) {
     let mut load = Load::create(settings.clone(), "away", 6, 3).await;
     let shards = load.shards;
     load.start(shards.shards());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    load.flows().await;
     cluster.signal(2, "KILL");
     cluster.signal(3, "KILL");
     tokio::time::sleep(Duration::from_secs(6)).await;
     cluster.start_missing();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    load.flows().await;
     let (sum, _) = load.end().await;
     assert!(sum.longest > Duration::from_secs(4), "{:?}", sum.longest);
     sound("two of three brokers away", &sum);
@@ -327,11 +353,11 @@ async fn forgotten(cluster: &Cluster, meter: &Meter) {
     let mut load = Load::create(single(cluster), "forgotten", 4, 1).await;
     let shards = load.shards;
     load.start(shards.shards());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    load.flows().await;
     load.go.send_replace(Go::Pause);
     tokio::time::sleep(Duration::from_secs(8)).await;
     load.go.send_replace(Go::Write);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.flows().await;
     let (sum, _) = load.end().await;
     eprintln!(
         "idle beyond producer.id.expiration.ms: {:?}",
@@ -347,12 +373,12 @@ async fn refused(cluster: &Cluster, meter: &Meter) {
     let mut load = Load::create(single(cluster), "refused", 6, 1).await;
     let shards = load.shards;
     load.start(shards.shards());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    load.flows().await;
     // Batches are now too large for the topic, whatever this program checks at its start.
     alter(&cluster.brokers, "refused.log", "max.message.bytes", "600").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     alter(&cluster.brokers, "refused.log", "max.message.bytes", "1048588").await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    load.flows().await;
     let (sum, _) = load.end().await;
     let counted = meter.since(&before);
     eprintln!("permanent errors in mid-pipeline: {counted:?}");
@@ -374,7 +400,7 @@ async fn replaced(cluster: &Cluster) {
     let mut load = Load::create(single(cluster), "replaced", 2, 1).await;
     let shards = load.shards;
     load.start(shards.shards());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    load.flows().await;
     faults::recreate(&load.settings, &load.app, shards).await;
     let mut halted = BTreeMap::new();
     let watched = async {
@@ -396,7 +422,7 @@ async fn replaced(cluster: &Cluster) {
 
     let mut load = Load::create(single(cluster), "beheaded", 1, 1).await;
     load.start(load.shards.shards());
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    load.flows().await;
     let shard = Shard::new(0);
     load.end().await;
     faults::behead(&cluster.brokers, "beheaded.log", 5).await;

@@ -115,19 +115,6 @@ impl Postgres {
         }
     }
 
-    /// Does what nobody may: changes rows behind the nodes' backs.
-    ///
-    /// # Panics
-    /// If the statement fails, or changes nothing.
-    pub async fn tamper(&self, sql: &'static str, with: &str) {
-        let mut connection = PgConnection::connect(&self.url()).await.expect("it runs");
-        // The journal refuses it by triggers, which its owner can take off.
-        let aside = sqlx::query("ALTER TABLE annals.journal DISABLE TRIGGER ALL");
-        aside.execute(&mut connection).await.expect("its owner may");
-        let done = sqlx::query(sql).bind(with).execute(&mut connection).await;
-        assert!(done.expect("the statement works").rows_affected() > 0, "{sql}");
-    }
-
     /// The URL of a login role through a proxy.
     #[must_use]
     pub fn url_through(role: &str, address: std::net::SocketAddr) -> String {

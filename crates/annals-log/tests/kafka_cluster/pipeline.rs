@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use annals_log::writer::{Draft, Input, Output, ShardWriter, WriterSettings};
@@ -56,6 +57,7 @@ pub struct Pipeline {
     writer: ShardWriter,
     value: Bytes,
     made: u64,
+    acknowledged: Arc<AtomicU64>,
 }
 
 pub fn now_ms() -> i64 {
@@ -84,7 +86,13 @@ impl Pipeline {
             writer: ShardWriter::new(shard, genesis, &at, settings),
             value: value.to_bytes(),
             made: 0,
+            acknowledged: Arc::default(),
         }
+    }
+
+    /// How many records its writer has been told of so far, to be looked at while it runs.
+    pub fn acknowledged(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.acknowledged)
     }
 
     fn id(&mut self) -> RecordId {
@@ -167,6 +175,7 @@ impl Pipeline {
                         told.longest = told.longest.max(last.elapsed());
                         last = Instant::now();
                         told.acknowledged.push((record.id(), offset));
+                        self.acknowledged.fetch_add(1, Ordering::Relaxed);
                     }
                     Output::NeverHappened(record) => told.never.push(record.id()),
                     Output::Stopped(why) => {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use annals_log::writer::WriterSettings;
+
 use crate::config::value::{Bytes, Secret};
 use crate::section;
 
@@ -62,7 +64,7 @@ section! {
         /// Kafka: the topic.
         topic: String = "{app}.log".to_owned(),
         /// Kafka: how many appends of a shard may be under way at once.
-        appends_in_flight: usize = 4,
+        appends_in_flight: usize = WriterSettings::KAFKA.appends_in_flight,
         /// Kafka: encrypt the connections.
         tls: bool = false,
         /// Kafka: the authorities to trust (PEM); unset: the system's.
