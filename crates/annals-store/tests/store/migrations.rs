@@ -38,7 +38,7 @@ async fn go_up_then_down_step_by_step_then_up_again() {
     let pool = database.pool().await;
     assert!(matches!(
         migrate::check(&pool).await,
-        Err(migrate::Error::Pending { pending: 11 })
+        Err(migrate::Error::Pending { pending: 12 })
     ));
     migrate::up(&pool).await.unwrap();
     migrate::check(&pool).await.unwrap();
