@@ -259,7 +259,7 @@ async fn open_loop(api: &Api, streams: &[String], rate: f64, lasts: Duration, pi
 /// The log takes so many bytes a second: so the capacity is the log's, however busy the machine is.
 const TRICKLE: u32 = 60_000;
 /// `command.queue_ms` of the test: long enough that so slow a log's appends carry some commands.
-const QUEUE: Duration = Duration::from_millis(800);
+const QUEUE: Duration = Duration::from_millis(1_500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_three_times_its_capacity_a_node_sheds_and_what_it_accepts_is_not_late() {
@@ -286,7 +286,8 @@ async fn at_three_times_its_capacity_a_node_sheds_and_what_it_accepts_is_not_lat
     let mut calm = closed_loop(&api, &streams, 64, LASTS).await;
     let capacity = calm.count(200) / LASTS.as_secs_f64();
     let before = resident(pid);
-    open_loop(&api, &streams, 3.0 * capacity, Duration::from_secs(3), pid).await;
+    // Until the node knows: some appends, each as long as its queue.
+    open_loop(&api, &streams, 3.0 * capacity, Duration::from_secs(7), pid).await;
     let (mut told, most) = open_loop(&api, &streams, 3.0 * capacity, LASTS, pid).await;
     ground.commands[0].proxy.set(Mode::Pass);
     let (late, goodput) = (told.p99(), told.count(200) / LASTS.as_secs_f64());

@@ -22,8 +22,8 @@ const SILENT_MS: u64 = 1_000;
 const AFTER_SILENCE: u32 = 2;
 /// So many windows an append is remembered at least: a log may be moved farther away.
 const EPOCH: u32 = 64;
-/// So many are always let in: fewer would not fill an append.
-const LEAST: usize = 32;
+/// So many are always let in: fewer would not fill appends, nor let one import or batch through on a slow machine.
+const LEAST: usize = 128;
 
 /// Finds how many commands may be open.
 #[derive(Debug)]

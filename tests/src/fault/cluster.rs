@@ -170,10 +170,11 @@ impl Node {
         });
     }
 
-    /// What it is called in the table of leases since it was started last.
+    /// What it is called in the table of leases since it was started last. Shards are hashed over these names: with
+    /// these, the first starts of two to four nodes get some each.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{}-{}", self.name, self.starts)
+        format!("{}/{}", self.name, self.starts)
     }
 
     /// What it has written since it was started last.
