@@ -229,29 +229,38 @@ async fn closed_loop(api: &Api, streams: &[String], clients: usize, lasts: Durat
     told
 }
 
-/// Clients that send so many a second, whatever comes of those before: each of a rate of its own. Also the most memory.
-async fn open_loop(api: &Api, streams: &[String], rate: f64, lasts: Duration, pid: u32) -> (Told, u64) {
+/// Clients that send so many a second, whatever comes of those before; what they were told of what they sent after `warm`,
+/// and the most memory.
+async fn open_loop(
+    api: &Api,
+    streams: &[String],
+    rate: f64,
+    (warm, lasts): (Duration, Duration),
+    pid: u32,
+) -> (Told, u64) {
     let pause = Duration::from_secs_f64(1.0 / rate);
     let (began, mut sent, mut most) = (Instant::now(), 0_u32, 0);
     let mut sends = JoinSet::new();
     let mut told = Told::default();
-    while began.elapsed() < lasts {
+    while began.elapsed() < warm + lasts {
         while began.elapsed() >= pause * sent {
             let stream = streams[usize::try_from(sent).unwrap() % streams.len()].clone();
-            let api = api.clone();
-            sends.spawn(async move { send(&api, &stream).await });
+            let (api, counts) = (api.clone(), pause * sent >= warm);
+            sends.spawn(async move { (counts, send(&api, &stream).await) });
             sent += 1;
         }
         while let Some(done) = sends.try_join_next() {
-            let (answer, took) = done.unwrap();
-            told.take(answer, took);
+            if let (true, (answer, took)) = done.unwrap() {
+                told.take(answer, took);
+            }
         }
         most = most.max(resident(pid));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     while let Some(done) = sends.join_next().await {
-        let (answer, took) = done.unwrap();
-        told.take(answer, took);
+        if let (true, (answer, took)) = done.unwrap() {
+            told.take(answer, took);
+        }
     }
     (told, most)
 }
@@ -287,8 +296,8 @@ async fn at_three_times_its_capacity_a_node_sheds_and_what_it_accepts_is_not_lat
     let capacity = calm.count(200) / LASTS.as_secs_f64();
     let before = resident(pid);
     // Until the node knows: some appends, each as long as its queue.
-    open_loop(&api, &streams, 3.0 * capacity, Duration::from_secs(7), pid).await;
-    let (mut told, most) = open_loop(&api, &streams, 3.0 * capacity, LASTS, pid).await;
+    let warm = Duration::from_secs(7);
+    let (mut told, most) = open_loop(&api, &streams, 3.0 * capacity, (warm, LASTS), pid).await;
     ground.commands[0].proxy.set(Mode::Pass);
     let (late, goodput) = (told.p99(), told.count(200) / LASTS.as_secs_f64());
     eprintln!(
