@@ -102,7 +102,10 @@ impl Pass<'_> {
     /// Puts the members between `begin` and here in order, where they stand.
     fn order(&mut self, members: &mut [Member], begin: usize) -> Option<()> {
         members.sort_unstable_by(|a, b| self.name(a).cmp(self.name(b)));
-        if members.windows(2).any(|two| self.name(&two[0]) == self.name(&two[1])) {
+        if members
+            .windows(2)
+            .any(|two| self.name(&two[0]) == self.name(&two[1]))
+        {
             return None;
         }
         let mut sorted = Vec::with_capacity(self.at - begin);
@@ -165,7 +168,9 @@ impl Pass<'_> {
                 return None;
             }
         }
-        let digits = self.json[self.at..].iter().take_while(|byte| byte.is_ascii_digit());
+        let digits = self.json[self.at..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit());
         self.at += digits.count();
         let fraction = matches!(self.json.get(self.at), Some(b'.' | b'e' | b'E'));
         (!fraction && self.at - start <= DIGITS).then_some(())
@@ -228,7 +233,10 @@ mod tests {
     fn is_same(value: &impl Serialize) {
         let expected = serde_json_canonicalizer::to_vec(value).unwrap();
         let written = to_vec(value).unwrap();
-        assert_eq!(String::from_utf8(written).unwrap(), String::from_utf8(expected).unwrap());
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            String::from_utf8(expected).unwrap()
+        );
     }
 
     proptest! {
@@ -241,7 +249,9 @@ mod tests {
 
     #[test]
     fn members_are_put_in_order_without_the_canonicalizer() {
-        let mut json = br#"{"b":{"z":[1,{"y":"\"}","x":-5}],"a":true},"B":999999999999999,"aa":"\u00e9","a":{}}"#.to_vec();
+        let mut json =
+            br#"{"b":{"z":[1,{"y":"\"}","x":-5}],"a":true},"B":999999999999999,"aa":"\u00e9","a":{}}"#
+                .to_vec();
         let mut pass = Pass {
             json: &mut json,
             at: 0,
