@@ -3,9 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-SCRIPTS := .ci/run deploy/setup deploy/test deploy/kafka/broker
-# One program a claim, in their order of names; `make bench BENCHES=name` runs one.
-BENCHES ?= $(basename $(notdir $(wildcard benches/src/bin/*.rs)))
+SCRIPTS := .ci/run deploy/setup deploy/test deploy/bench deploy/kafka/broker
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help run test check bench fault kafka kafka-stop setup deny
@@ -27,12 +25,8 @@ check: setup ## formatting, lints, documentation and scripts, warnings being err
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude annals-benches --no-deps --locked --quiet
 
-bench: setup ## the short form of every benchmark, each beside its floor
-	@cargo build --release --locked -p commerce --bin commerce -p annals-benches --bins
-	@for bench in $(BENCHES); do \
-	  echo "bench: $$bench" >&2; \
-	  cargo run --release --locked -p annals-benches --bin "$$bench" -- --short || exit 1; \
-	done
+bench: setup ## the short form of every benchmark, each beside its floor (one: make bench BENCHES=engine)
+	@deploy/bench $(BENCHES)
 
 fault: setup ## break a running cluster on purpose, under load, and check every promise (options: make fault ARGS="--help")
 	@cargo build --locked -p commerce --bin commerce -p annals-tests --bin fault

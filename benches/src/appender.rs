@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
@@ -114,32 +114,63 @@ impl ByHand {
         let began = Instant::now();
         let first = self.next;
         while began.elapsed() < time {
-            let ids: Vec<i64> = (self.next..).take(rows).collect();
-            let streams: Vec<String> = ids
-                .iter()
-                .map(|n| format!("product-P{:06}", n * 7_919 % 10_000))
-                .collect();
-            let batch = Rows {
-                time_ms: ids
-                    .iter()
-                    .map(|_| chrono::Utc::now().timestamp_millis())
-                    .collect(),
-                version: ids.clone(),
-                id: ids.iter().map(|_| uuid::Uuid::now_v7()).collect(),
-                prev: ids.iter().map(|_| &value[..32]).collect(),
-                stream: streams.iter().map(String::as_str).collect(),
-                key: ids.iter().map(|_| &value[..32]).collect(),
-                value: ids.iter().map(|_| &value[..]).collect(),
-                position: ids,
-            };
-            let chain = |n: i64| if n == 0 { vec![0] } else { n.to_be_bytes().to_vec() };
-            let to = self.next + i64::try_from(rows)?;
-            batch
-                .append(&mut self.connection, self.next, &chain(self.next), &chain(to))
-                .await?;
-            self.next = to;
+            self.one(rows, &value).await?;
         }
         Ok((self.next - first) as f64 / began.elapsed().as_secs_f64())
+    }
+
+    /// The same with a statement due every so often; gives p50 and p99 of a statement, ms.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn paced(
+        &mut self,
+        rows: usize,
+        bytes: usize,
+        every: Duration,
+        time: Duration,
+    ) -> anyhow::Result<(f64, f64)> {
+        let value = vec![b'x'; bytes];
+        let (began, mut took) = (Instant::now(), Vec::new());
+        let mut due = began;
+        while began.elapsed() < time {
+            tokio::time::sleep_until(due.into()).await;
+            self.one(rows, &value).await?;
+            took.push(due.elapsed().as_secs_f64() * 1e3);
+            due += every;
+        }
+        took.sort_unstable_by(f64::total_cmp);
+        let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default();
+        Ok((at(50), at(99)))
+    }
+
+    /// One statement.
+    async fn one(&mut self, rows: usize, value: &[u8]) -> anyhow::Result<()> {
+        let ids: Vec<i64> = (self.next..).take(rows).collect();
+        let streams: Vec<String> = ids
+            .iter()
+            .map(|n| format!("product-P{:06}", n * 7_919 % 10_000))
+            .collect();
+        let batch = Rows {
+            time_ms: ids
+                .iter()
+                .map(|_| chrono::Utc::now().timestamp_millis())
+                .collect(),
+            version: ids.clone(),
+            id: ids.iter().map(|_| uuid::Uuid::now_v7()).collect(),
+            prev: ids.iter().map(|_| &value[..32]).collect(),
+            stream: streams.iter().map(String::as_str).collect(),
+            key: ids.iter().map(|_| &value[..32]).collect(),
+            value: ids.iter().map(|_| value).collect(),
+            position: ids,
+        };
+        let chain = |n: i64| if n == 0 { vec![0] } else { n.to_be_bytes().to_vec() };
+        let to = self.next + i64::try_from(rows)?;
+        batch
+            .append(&mut self.connection, self.next, &chain(self.next), &chain(to))
+            .await?;
+        self.next = to;
+        Ok(())
     }
 }
 
@@ -219,7 +250,11 @@ impl Bare {
         Ok(sent as f64 / began.elapsed().as_secs_f64())
     }
 
-    async fn send(&self, partition: i32, key: &str, value: &[u8]) -> anyhow::Result<i64> {
+    /// Sends one record with headers as long as a commit's, and gives its offset once it has landed.
+    ///
+    /// # Errors
+    /// Of the delivery.
+    pub async fn send(&self, partition: i32, key: &str, value: &[u8]) -> anyhow::Result<i64> {
         let (sender, delivered) = oneshot::channel();
         let mut headers = OwnedHeaders::new_with_capacity(HEADERS.len());
         for (key, value) in HEADERS {
@@ -257,6 +292,21 @@ const HEADERS: [(&str, &str); 8] = [
     ("count", "1"),
     ("idempotency-key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
 ];
+
+/// Makes a topic of one partition and one replica.
+///
+/// # Errors
+/// Of the brokers.
+pub async fn create_topic(brokers: &str, topic: &str) -> anyhow::Result<()> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    for made in admin.create_topics([&new], &AdminOptions::new()).await? {
+        made.map_err(|(topic, error)| anyhow!("topic {topic}: {error}"))?;
+    }
+    Ok(())
+}
 
 /// Deletes topics.
 ///

@@ -28,6 +28,15 @@ pub fn named(name: &str) -> f64 {
     of_name.map(|process| of(&process.path().join("stat"))).sum()
 }
 
+/// Bytes of this process that are in memory.
+#[must_use]
+pub fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or_default() * 1_024.0
+}
+
 /// The load averages of the last minutes, as the system prints them.
 #[must_use]
 pub fn load_average() -> String {

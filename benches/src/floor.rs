@@ -2,7 +2,10 @@
 //!
 //! axum → one engine task → one group append with its head's compare-and-set → the answer; a journal with two indexes
 //! and one set-based projection behind it; a token lookup, the hashes and the chain. No schemas, no policies, no
-//! encryption, no restart, no shards.
+//! encryption, no restart, no shards. With brokers the log is a topic of one partition, written by an idempotent producer
+//! a batch at a time, and the journal is filled behind it.
+
+mod store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::appender::{Rows, TABLES};
+use crate::appender::{Bare, TABLES};
+use store::Store;
 
 /// The read model and its checkpoint; columns and indexes as projection `products` has them.
 const READ_MODEL: &str = "
@@ -126,13 +130,15 @@ struct Edge {
     engine: mpsc::Sender<Command>,
 }
 
-/// Makes the tables and serves on a free port until the process ends; `ready` is called with the address.
+/// Makes the tables and serves on a free port until the process ends; `ready` is called with the address. `topic` is that
+/// of the Kafka log, with its brokers in front; it has one partition.
 ///
 /// # Errors
-/// Of the database or the socket.
+/// Of the database, the brokers or the socket.
 pub async fn serve(
     database: &str,
     token: &str,
+    topic: Option<(&str, &str)>,
     ready: impl FnOnce(std::net::SocketAddr),
 ) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(database).await?;
@@ -141,7 +147,16 @@ pub async fn serve(
     let (engine, commands) = mpsc::channel(1_024);
     let (facts, applied) = mpsc::channel(1_024);
     let mut tasks = JoinSet::new();
-    tasks.spawn(decide(commands, connection, facts));
+    let store = match topic {
+        None => Store::postgres(connection),
+        Some((brokers, topic)) => {
+            let (journal, landed) = mpsc::channel(1_024);
+            tasks.spawn(store::journal(landed, connection));
+            let producer = Bare::new(brokers, topic)?;
+            Store::Kafka { producer, journal }
+        }
+    };
+    tasks.spawn(decide(commands, store, facts));
     tasks.spawn(project(applied, PgConnection::connect(database).await?));
     let edge = Edge {
         callers: Arc::new(HashMap::from([(sha256(token.as_bytes()), "bench".into())])),
@@ -242,11 +257,11 @@ fn parse(command: &str, body: &[u8]) -> Option<(Body, String)> {
 /// Decides whatever has gathered, appends it in one statement, answers.
 async fn decide(
     mut commands: mpsc::Receiver<Command>,
-    mut connection: PgConnection,
+    mut store: Store,
     facts: mpsc::Sender<Vec<Fact>>,
 ) -> anyhow::Result<()> {
     let mut products: HashMap<String, Product> = HashMap::new();
-    let (mut next, mut head, mut stored) = (0_i64, sha256(b"genesis"), vec![0]);
+    let mut head = sha256(b"genesis");
     let mut batch = Vec::new();
     while commands.recv_many(&mut batch, 1_024).await > 0 {
         let mut written = Vec::with_capacity(batch.len());
@@ -268,20 +283,10 @@ async fn decide(
             head = chain(head, hash(&decided));
             written.push(decided);
         }
-        let mut rows = Rows::default();
-        for (position, written) in (next..).zip(&written) {
-            rows.position.push(position);
-            rows.time_ms.push(written.time_ms);
-            rows.version.push(written.version);
-            rows.id.push(written.record);
-            rows.prev.push(written.prev.as_bytes());
-            rows.stream.push(&written.stream);
-            rows.key.push(written.key.as_bytes());
-            rows.value.push(written.value.as_bytes());
+        if written.is_empty() {
+            continue;
         }
-        rows.append(&mut connection, next, &stored, head.as_bytes())
-            .await?;
-        stored = head.as_bytes().to_vec();
+        let mut next = store.append(&written, head).await?;
         let mut happened = Vec::with_capacity(written.len());
         for written in written {
             let done = Done {

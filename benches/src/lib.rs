@@ -35,3 +35,4 @@ pub mod node;
 pub mod products;
 pub mod real;
 pub mod report;
+pub mod side;

@@ -23,6 +23,13 @@ pub enum Until {
     Requests(u64),
     /// So much time has passed.
     Time(Duration),
+    /// The same, with so many requests due a second, whatever the server does; a latency counts from when a request was due.
+    Due {
+        /// Requests a second, of all clients together.
+        rate: f64,
+        /// How long.
+        time: Duration,
+    },
 }
 
 /// What came of a run.
@@ -80,18 +87,23 @@ pub async fn run(
     requests: &Requests,
 ) -> anyhow::Result<Answers> {
     let began = Instant::now();
-    let last = match until {
-        Until::Requests(count) => next.load(Ordering::Relaxed) + count,
-        Until::Time(_) => u64::MAX,
+    let first = next.load(Ordering::Relaxed);
+    let (last, end, rate) = match until {
+        Until::Requests(count) => (first + count, None, None),
+        Until::Time(time) => (u64::MAX, Some(began + time), None),
+        Until::Due { rate, time } => (u64::MAX, Some(began + time), Some(rate)),
     };
-    let end = match until {
-        Until::Requests(_) => None,
-        Until::Time(time) => Some(began + time),
+    let pace = Pace {
+        began,
+        first,
+        last,
+        end,
+        rate,
     };
     let mut running = JoinSet::new();
     for _ in 0..clients {
         let (next, requests) = (Arc::clone(next), Arc::clone(requests));
-        running.spawn(client(server, expected, last, end, next, requests));
+        running.spawn(client(server, expected, pace, next, requests));
     }
     let mut answers = Answers {
         good: 0,
@@ -112,11 +124,31 @@ pub async fn run(
     Ok(answers)
 }
 
+/// When which request is to be sent.
+#[derive(Clone, Copy)]
+struct Pace {
+    began: Instant,
+    first: u64,
+    last: u64,
+    end: Option<Instant>,
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// When the n-th is due, not before `now`; `None` if the run ends before that.
+    fn due(&self, n: u64, now: Instant) -> Option<Instant> {
+        let due = match self.rate {
+            Some(rate) => self.began + Duration::from_secs_f64((n - self.first) as f64 / rate),
+            None => now,
+        };
+        (n < self.last && self.end.is_none_or(|end| due < end && now < end)).then_some(due)
+    }
+}
+
 async fn client(
     server: SocketAddr,
     expected: u8,
-    last: u64,
-    end: Option<Instant>,
+    pace: Pace,
     next: Arc<AtomicU64>,
     requests: Requests,
 ) -> anyhow::Result<Answers> {
@@ -131,13 +163,12 @@ async fn client(
         latencies_us: Vec::new(),
     };
     loop {
-        let sent = Instant::now();
-        if end.is_some_and(|end| sent >= end) {
-            return Ok(seen);
-        }
         let n = next.fetch_add(1, Ordering::Relaxed);
-        if n >= last {
+        let Some(due) = pace.due(n, Instant::now()) else {
             return Ok(seen);
+        };
+        if due > Instant::now() {
+            tokio::time::sleep_until(due.into()).await;
         }
         request.clear();
         requests(n, &mut request);
@@ -145,7 +176,7 @@ async fn client(
         answer.clear();
         read(&mut socket, &mut answer).await?;
         seen.latencies_us
-            .push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+            .push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
         // `HTTP/1.1 200`: the tenth byte.
         if answer.get(9) == Some(&expected) {
             seen.good += 1;

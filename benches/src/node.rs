@@ -68,6 +68,18 @@ impl Node {
     /// # Errors
     /// Of the database.
     pub async fn on_postgres(database: &Database, name: &str) -> anyhow::Result<Self> {
+        Self::with_settings(database, name, EngineSettings::default()).await
+    }
+
+    /// The same with settings of the engine.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn with_settings(
+        database: &Database,
+        name: &str,
+        settings: EngineSettings,
+    ) -> anyhow::Result<Self> {
         let catalog = products::catalog()?;
         let pool = database.pool(6).await?;
         PostgresLog::create(&pool, catalog.app(), shard_count()).await?;
@@ -89,15 +101,7 @@ impl Node {
             format!("http://{name}"),
             Duration::from_secs(10),
         );
-        Self::start(
-            Arc::new(log),
-            Arc::new(store),
-            leases,
-            catalog,
-            EngineSettings::default(),
-            tasks,
-        )
-        .await
+        Self::start(Arc::new(log), Arc::new(store), leases, catalog, settings, tasks).await
     }
 
     /// A node over a new Kafka log of the app `app`. No indexer runs beside it: what is accepted stays in the tail.

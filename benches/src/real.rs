@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::database::Database;
@@ -18,6 +18,8 @@ const READY: Duration = Duration::from_secs(60);
 pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it tells its metrics; none of the floor's.
+    pub ops: Option<SocketAddr>,
     /// A token that it takes.
     pub token: String,
     child: Child,
@@ -31,11 +33,15 @@ impl Server {
         self.child.id().map_or(0.0, crate::cpu::process)
     }
 
-    /// The backend's own binary, `dev` on this database with everything on.
+    /// The backend's own binary, `dev` on this database with everything on; on the Kafka log if there is a topic.
     ///
     /// # Errors
     /// If it does not become ready.
-    pub async fn backend(binary: &Path, database: &Database) -> anyhow::Result<Self> {
+    pub async fn backend(
+        binary: &Path,
+        database: &Database,
+        topic: Option<Topic<'_>>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = Command::new(binary);
         command
@@ -50,7 +56,12 @@ impl Server {
             .arg(dir.path())
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
             .env("ANNALS_DATABASE_URL", &database.url);
-        let (child, address) = start(command).await?;
+        if let Some(Topic { brokers, name }) = topic {
+            command
+                .args(["--log", "kafka", "--brokers", brokers])
+                .env("ANNALS__LOG__TOPIC", name);
+        }
+        let (child, address, ops) = start(command).await?;
         let token = Command::new(binary)
             .args(["token", "--role", "admin", "--ttl", "2h", "--data-dir"])
             .arg(dir.path())
@@ -62,27 +73,41 @@ impl Server {
         }
         Ok(Self {
             address,
+            ops,
             token,
             child,
             _dir: Some(dir),
         })
     }
 
-    /// This program again, with the words `serve-floor`, the database and the token.
+    /// This program again, with the words `serve-floor`, the database, the token, and brokers and topic if there are any.
     ///
     /// # Errors
     /// If it does not become ready.
-    pub async fn floor(database: &Database, token: &str) -> anyhow::Result<Self> {
+    pub async fn floor(database: &Database, token: &str, topic: Option<Topic<'_>>) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve-floor", &database.url, token]);
-        let (child, address) = start(command).await?;
+        if let Some(Topic { brokers, name }) = topic {
+            command.args([brokers, name]);
+        }
+        let (child, address, _) = start(command).await?;
         Ok(Self {
             address,
+            ops: None,
             token: token.to_owned(),
             child,
             _dir: None,
         })
     }
+}
+
+/// A Kafka log.
+#[derive(Debug, Clone, Copy)]
+pub struct Topic<'a> {
+    /// Its brokers.
+    pub brokers: &'a str,
+    /// Its name.
+    pub name: &'a str,
 }
 
 /// Where the backend's binary is: beside this one, built with the same profile.
@@ -107,16 +132,41 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 pub async fn served_floor() -> anyhow::Result<bool> {
     let words: Vec<String> = std::env::args().collect();
     match words.get(1..) {
-        Some([word, database, token]) if word == "serve-floor" => {
-            crate::floor::serve(database, token, |address| println!("ready http://{address}")).await?;
+        Some([word, database, token, topic @ ..]) if word == "serve-floor" => {
+            let topic = match topic {
+                [brokers, name] => Some((brokers.as_str(), name.as_str())),
+                _ => None,
+            };
+            let ready = |address| println!("ready http://{address}");
+            crate::floor::serve(database, token, topic, ready).await?;
             Ok(true)
         }
         _ => Ok(false),
     }
 }
 
+/// A metric's value, summed over its labels, from where a server tells them.
+///
+/// # Errors
+/// If it does not answer.
+pub async fn metric(ops: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let mut socket = tokio::net::TcpStream::connect(ops).await?;
+    let ask = format!("GET /metrics HTTP/1.1\r\nhost: {ops}\r\nconnection: close\r\n\r\n");
+    socket.write_all(ask.as_bytes()).await?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await?;
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let (labels, value) = rest.rsplit_once(' ')?;
+        (labels.is_empty() || labels.starts_with('{'))
+            .then(|| value.parse::<f64>().ok())
+            .flatten()
+    };
+    Ok(answer.lines().filter_map(value).sum())
+}
+
 /// Starts it and waits for the line that says where it listens.
-async fn start(mut command: Command) -> anyhow::Result<(Child, SocketAddr)> {
+async fn start(mut command: Command) -> anyhow::Result<(Child, SocketAddr, Option<SocketAddr>)> {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -125,15 +175,17 @@ async fn start(mut command: Command) -> anyhow::Result<(Child, SocketAddr)> {
     let mut lines = BufReader::new(child.stdout.take().context("its output is a pipe")?).lines();
     let ready = async {
         while let Some(line) = lines.next_line().await? {
-            if let Some(address) = line.strip_prefix("ready http://") {
-                let address = address.split_whitespace().next().unwrap_or_default();
-                return Ok(address.parse()?);
+            if let Some(addresses) = line.strip_prefix("ready http://") {
+                let mut words = addresses.split_whitespace();
+                let address = words.next().unwrap_or_default().parse()?;
+                let ops = words.find_map(|word| word.strip_prefix("http://")?.parse().ok());
+                return Ok((address, ops));
             }
         }
         bail!("it ended before it was ready")
     };
-    let address = tokio::time::timeout(READY, ready)
+    let (address, ops) = tokio::time::timeout(READY, ready)
         .await
         .context("it did not become ready")??;
-    Ok((child, address))
+    Ok((child, address, ops))
 }

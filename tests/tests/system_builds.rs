@@ -348,6 +348,12 @@ async fn a_node_whose_read_models_are_too_far_behind_is_not_ready() {
         text.contains("projection products is") && text.contains("ready_lag_ms 2000"),
         "{text}"
     );
+    let metrics = queries.operations(None).get("/metrics").await.text();
+    let lag = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("annals_projection_lag_seconds{projection=\"products\"} "))
+        .and_then(|seconds| seconds.parse::<f64>().ok());
+    assert!(lag.is_some_and(|seconds| seconds > 2.0), "{lag:?}");
     // The command node answers for no read model.
     commands.operations(None).get("/readyz").await.is(200);
     let projector = started(&cluster, "projector").await;

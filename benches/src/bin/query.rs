@@ -149,7 +149,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
     let databases = Databases::find().await?;
     let database = databases.database().await?;
-    let backend = match Server::backend(&binary, &database).await {
+    let backend = match Server::backend(&binary, &database, None).await {
         Ok(backend) => backend,
         Err(why) => {
             report::left_off("queries", &format!("{why:#}"));

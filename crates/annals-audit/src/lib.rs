@@ -2,7 +2,7 @@
 //!
 //! Everything is shown as stored: personal fields stay sealed. Nothing here changes the log.
 //!
-//! *Invariant:* no other crate names the table `audit_record`.
+//! *Invariant:* no other crate names the tables `audit_record` and `audit_shape`.
 
 mod fresh;
 mod indexer;
@@ -24,7 +24,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 pub use fresh::Fresh;
-pub use indexer::{AuditIndexer, READER};
+pub use indexer::{AuditIndexer, READER, RoundSettings};
 pub use item::{Item, Outcome, Page, RawItem};
 pub use search::{InvalidCursor, RecordKind, Search};
 pub use state::{StateAt, Upto};

@@ -92,6 +92,13 @@ pub struct ProcessSettings {
     pub sends: usize,
     /// Effects on their way at once, a process.
     pub performs: usize,
+    /// A shard whose last read had nothing for the process is read again after so long; the first record after a silence
+    /// is read at once.
+    pub gather: Duration,
+    /// Checkpoints behind records that do not concern the process are stored after so long, or with the next that do.
+    pub passed_every: Duration,
+    /// The same after so many records.
+    pub passed_records: u64,
     /// How often due timers and late commands are looked for.
     pub tick: Duration,
     /// A reader that has halted is tried again after so long.
@@ -115,6 +122,9 @@ impl Default for ProcessSettings {
             deadline: Duration::from_secs(5),
             sends: 64,
             performs: 64,
+            gather: Duration::from_millis(25),
+            passed_every: Duration::from_secs(1),
+            passed_records: 10_000,
             tick: Duration::from_millis(250),
             reopen: Duration::from_secs(30),
             keep_done: Duration::from_secs(7 * 86_400),

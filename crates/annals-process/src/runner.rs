@@ -1,14 +1,16 @@
 //! The loop of one process: read, react, keep, send. One runner a process, by lease; a second one fails at its
 //! first checkpoint.
 
+mod concern;
 mod due;
 mod feed;
+mod passed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_domain::{Ambient, Catalog, RecordView, Retry};
+use annals_domain::{Ambient, Catalog, Retry};
 use annals_log::{
     Accepted, Batch, Checkpoint, CheckpointError, Entry, Log, LogError, ReaderError, ReaderSettings,
 };
@@ -16,6 +18,7 @@ use annals_record::{KeyHash, Offset, Shard, ShardCount, StreamId};
 use annals_store::lease::{LeaseKey, LeaseKind, Leases};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::effects::Effects;
@@ -24,7 +27,9 @@ use crate::outbox::{self, CommandRow, EffectRow};
 use crate::react::{Cause, Place, Stimulus, react};
 use crate::sender::{Performed, Sender};
 use crate::{CommandSender, ProcessSettings, metrics};
+use concern::view;
 use feed::{Fed, Feed};
+use passed::Passed;
 
 /// Runs one process on this node.
 #[derive(Clone)]
@@ -90,6 +95,8 @@ const BATCHES: usize = 64;
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Timers and late commands that are looked at in one round.
 const ROUND: i64 = 500;
+/// How long an orderly stop may take to store how far was read.
+const LAST: Duration = Duration::from_secs(1);
 /// Between two attempts to run.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -102,10 +109,7 @@ impl ProcessRunner {
             match self.leases.acquire(&key).await {
                 Ok(mine) if !mine.is_empty() => {
                     metrics::running(name, true);
-                    let ended = tokio::select! {
-                        () = stop.cancelled() => Ok(()),
-                        ended = self.work(&key) => ended,
-                    };
+                    let ended = self.work(&key, &stop).await;
                     metrics::running(name, false);
                     match ended {
                         Err(RunnerError::Superseded) => {
@@ -134,9 +138,14 @@ impl ProcessRunner {
         format!("process/{}", self.process.name())
     }
 
-    async fn work(&self, key: &[LeaseKey; 1]) -> Result<(), RunnerError> {
-        let mut feed = Feed::open(self, &self.reader_name()).await?;
-        let (sender, mut performed) = Sender::new(
+    /// Works until `stop` is cancelled, or it can go no further.
+    async fn work(&self, key: &[LeaseKey; 1], stop: &CancellationToken) -> Result<(), RunnerError> {
+        let reader = self.reader_name();
+        let Some(feed) = stop.run_until_cancelled(Feed::open(self, &reader)).await else {
+            return Ok(());
+        };
+        let mut feed = feed?;
+        let (sender, performed) = Sender::new(
             self.process.name(),
             Arc::clone(&self.sender),
             self.effects.clone(),
@@ -146,11 +155,40 @@ impl ProcessRunner {
         );
         let mut round = Round {
             runner: self,
-            committed: feed.positions(),
+            read: feed.positions(),
+            passed: Passed::new(self.settings.passed_records, self.settings.passed_every),
+            opened: Instant::now(),
             halted: BTreeSet::new(),
             away: BTreeSet::new(),
             sender,
         };
+        let turns = self.turns(&mut feed, &mut round, performed, key);
+        if let Some(ended) = stop.run_until_cancelled(turns).await {
+            return ended;
+        }
+        // What was under way is rolled back; what was passed over before it stays passed.
+        match timeout(LAST, round.store_passed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(process = self.process.name(), %error, "what was passed over is read again")
+            }
+            Err(_) => {
+                tracing::debug!(
+                    process = self.process.name(),
+                    "what was passed over is read again: no time"
+                )
+            }
+        }
+        Ok(())
+    }
+
+    async fn turns(
+        &self,
+        feed: &mut Feed,
+        round: &mut Round<'_>,
+        mut performed: mpsc::UnboundedReceiver<Performed>,
+        key: &[LeaseKey; 1],
+    ) -> Result<(), RunnerError> {
         let mut tick = tokio::time::interval(self.settings.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut renew = tokio::time::interval((self.leases.ttl() / 3).max(Duration::from_millis(100)));
@@ -175,10 +213,13 @@ impl ProcessRunner {
     }
 }
 
-/// The state of one run: how far each shard has been kept, and what is on its way.
+/// The state of one run: how far each shard has been read, and what is on its way.
 struct Round<'r> {
     runner: &'r ProcessRunner,
-    committed: BTreeMap<Shard, Offset>,
+    /// Everything below that concerns the process is kept.
+    read: BTreeMap<Shard, Offset>,
+    passed: Passed,
+    opened: Instant,
     halted: BTreeSet<Shard>,
     /// Resumed instances for which the log did not give what waits.
     away: BTreeSet<String>,
@@ -223,22 +264,59 @@ impl Round<'_> {
         self.take(&batches).await
     }
 
-    /// One transaction. The checkpoints are moved first: a second runner fails before it has done anything.
+    /// One transaction, if any of these concerns the process. The checkpoints are moved first: a second runner fails
+    /// before it has done anything.
     async fn take(&mut self, batches: &[Batch]) -> Result<(), RunnerError> {
-        if batches.is_empty() {
-            return Ok(());
+        if batches.iter().all(|batch| batch.records.is_empty()) {
+            let now = self.opened.elapsed();
+            batches.iter().for_each(|batch| self.passed.pass(now, batch));
+            self.have_read(batches);
+            return self.store_due().await;
         }
-        let mut transaction = self.runner.pool.begin().await?;
-        let merged = merged(batches);
-        let moves: Vec<_> = merged
-            .iter()
-            .map(|(shard, (from, to))| (*shard, *from, *to))
-            .collect();
-        Checkpoint::advance_all(&mut transaction, &self.runner.reader_name(), &moves).await?;
+        let mut transaction = self.begin(batches).await?;
         let intake = self.intake(&mut transaction, batches).await?;
         self.keep(transaction, intake, Vec::new()).await?;
-        self.committed
-            .extend(moves.iter().map(|(shard, _, to)| (*shard, to.head.next)));
+        self.passed.stored();
+        self.have_read(batches);
+        Ok(())
+    }
+
+    fn have_read(&mut self, batches: &[Batch]) {
+        self.read
+            .extend(batches.iter().map(|batch| (batch.shard, batch.to.head.next)));
+    }
+
+    /// A transaction that moves the checkpoints over what was passed, and over these batches.
+    async fn begin(
+        &self,
+        batches: &[Batch],
+    ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, RunnerError> {
+        let mut transaction = self.runner.pool.begin().await?;
+        let moves = self.passed.moves_with(batches);
+        let moves: Vec<_> = moves
+            .iter()
+            .map(|(shard, (from, to))| (*shard, from, to))
+            .collect();
+        if !moves.is_empty() {
+            Checkpoint::advance_all(&mut transaction, &self.runner.reader_name(), &moves).await?;
+        }
+        Ok(transaction)
+    }
+
+    /// Stores how far was read over records that do not concern the process.
+    async fn store_passed(&mut self) -> Result<(), RunnerError> {
+        if !self.passed.is_empty() {
+            self.begin(&[]).await?.commit().await?;
+            self.passed.stored();
+        }
+        Ok(())
+    }
+
+    /// The same, if it is time.
+    async fn store_due(&mut self) -> Result<(), RunnerError> {
+        if self.passed.is_due(self.opened.elapsed()) {
+            self.store_passed().await?;
+        }
         Ok(())
     }
 
@@ -384,8 +462,9 @@ impl Round<'_> {
             return Ok(());
         }
         let rows: Vec<EffectRow> = done.iter().map(|one| one.row.clone()).collect();
-        let transaction = self.runner.pool.begin().await?;
+        let transaction = self.begin(&[]).await?;
         self.keep(transaction, Intake::default(), done).await?;
+        self.passed.stored();
         for row in &rows {
             metrics::performed(process, true);
             self.sender.kept(row);
@@ -408,35 +487,6 @@ impl Round<'_> {
         }
         Ok(())
     }
-}
-
-/// A record as processes look at it.
-fn view(entry: &Entry, own: bool) -> RecordView<'_> {
-    let result = match &entry.outcome {
-        Ok(events) => Ok(events
-            .iter()
-            .map(|e| (&*e.event_type, e.schema, &*e.stored))
-            .collect()),
-        Err(refusal) => Err(refusal.clone()),
-    };
-    RecordView {
-        stream: &entry.stream,
-        command: &entry.command,
-        data: &entry.data,
-        version: entry.version,
-        result,
-        own,
-    }
-}
-
-/// One move a shard, from where the first batch began to where the last one ended.
-fn merged(batches: &[Batch]) -> BTreeMap<Shard, (&Checkpoint, &Checkpoint)> {
-    let mut merged = BTreeMap::new();
-    for batch in batches {
-        let (_, to) = merged.entry(batch.shard).or_insert((&batch.from, &batch.to));
-        *to = &batch.to;
-    }
-    merged
 }
 
 type FeedSender = mpsc::Sender<Fed>;

@@ -22,5 +22,7 @@ mod effects;
 mod faults;
 #[path = "process/parked.rs"]
 mod parked;
+#[path = "process/passed.rs"]
+mod passed;
 #[path = "process/time.rs"]
 mod time;

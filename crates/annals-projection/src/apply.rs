@@ -44,7 +44,7 @@ impl Default for Limits {
 pub struct Projector {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) pool: PgPool,
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     limits: Limits,
     opener: Arc<dyn OpenPersonal>,
     /// Whether batches pass the gate. Not where somebody else holds it for them.
@@ -94,7 +94,7 @@ impl Projector {
         opener: Arc<dyn OpenPersonal>,
         limits: Limits,
     ) -> Self {
-        let plan = Plan::new(&manifest, columns);
+        let plan = Arc::new(Plan::new(&manifest, columns));
         Self {
             manifest,
             pool,

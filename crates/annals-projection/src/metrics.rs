@@ -18,6 +18,9 @@ pub const ZOMBIES: &str = "annals_projection_zombies_total";
 pub const BATCH_SECONDS: &str = "annals_projection_batch_seconds";
 /// Gauge: shards this node reads for a projection: label `projection`.
 pub const SHARDS: &str = "annals_projection_shards";
+/// Gauge, on nodes that query or project: seconds from the first record that the live build does not have to now, of the
+/// shard that is furthest behind: label `projection` (its name, without the build).
+pub const LAG_SECONDS: &str = "annals_projection_lag_seconds";
 /// Times a reader halted for good: label `projection`. An alarm.
 pub const HALTS: &str = "annals_projection_halts_total";
 

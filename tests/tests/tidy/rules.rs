@@ -48,6 +48,7 @@ const OWNERS: [(&str, &str); 14] = [
     ("process_outbox", "annals-process"),
     ("timer", "annals-process"),
     ("audit_record", "annals-audit"),
+    ("audit_shape", "annals-audit"),
 ];
 
 /// What may lie at the top of the repository.

@@ -38,7 +38,8 @@ impl Round<'_> {
         self.sender.perform(due);
         self.resumed().await?;
         self.timers().await?;
-        self.late_commands().await
+        self.late_commands().await?;
+        self.store_due().await
     }
 
     /// What waited for instances that an operator has resumed is reacted to, in order.
@@ -160,8 +161,10 @@ impl Round<'_> {
             });
         }
         metrics::timers(self.process(), intake.stimuli.len());
-        let transaction = self.runner.pool.begin().await?;
-        self.keep(transaction, intake, Vec::new()).await
+        let transaction = self.begin(&[]).await?;
+        self.keep(transaction, intake, Vec::new()).await?;
+        self.passed.stored();
+        Ok(())
     }
 
     /// A command that was not answered by its deadline is sent again only after its shard was read to the end.
@@ -225,7 +228,7 @@ impl Round<'_> {
     fn has_read(&self, ends: &BTreeMap<u32, u64>) -> bool {
         ends.iter().all(|(shard, end)| {
             let shard = Shard::new(*shard);
-            self.halted.contains(&shard) || self.committed.get(&shard).is_some_and(|next| next.get() >= *end)
+            self.halted.contains(&shard) || self.read.get(&shard).is_some_and(|next| next.get() >= *end)
         })
     }
 }

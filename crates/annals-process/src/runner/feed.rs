@@ -10,7 +10,9 @@ use annals_record::fold::Head;
 use annals_record::{Offset, Shard};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
+use super::concern::Concern;
 use super::{FeedSender, ProcessRunner, RunnerError};
 
 /// Between two attempts at a log that does not answer.
@@ -18,6 +20,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// What a reader gives.
 pub(super) enum Fed {
+    /// With the records that concern the process; often none.
     Batch(Box<Batch>),
     /// It gives nothing more for now.
     Halted(Shard, ReaderError),
@@ -57,6 +60,8 @@ impl Feed {
                 shard,
                 settings,
                 reopen: runner.settings.reopen,
+                gather: runner.settings.gather,
+                concern: Concern::of(&runner.process),
             };
             readers.spawn(source.feed(at, feed));
         }
@@ -93,6 +98,8 @@ struct Source {
     shard: Shard,
     settings: ReaderSettings,
     reopen: Duration,
+    gather: Duration,
+    concern: Concern,
 }
 
 impl Source {
@@ -125,12 +132,20 @@ impl Source {
         };
         loop {
             match reader.next().await {
-                Ok(Some(batch)) => {
+                Ok(Some(mut batch)) => {
+                    let read = Instant::now();
                     if std::mem::take(halted) {
                         feed.send(Fed::Reopened(self.shard)).await.ok()?;
                     }
                     *at = batch.to.clone();
+                    let full = batch.records.len() >= self.settings.limits.records;
+                    batch.records.retain(|accepted| self.concern.has(accepted));
+                    let nothing = batch.records.is_empty();
                     feed.send(Fed::Batch(Box::new(batch))).await.ok()?;
+                    if nothing && !full {
+                        // The reader would else wake for every append of others.
+                        sleep_until(read + self.gather).await;
+                    }
                 }
                 Ok(None) => {
                     if *halted && reader.end().await.is_ok_and(|end| end == at.head.next) {

@@ -1,6 +1,6 @@
 //! What the runner stands on: leases, a log that can be held, an engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,6 +73,8 @@ pub struct Gated {
     pub endless: AtomicBool,
     /// Shards that are not read.
     pub away: Mutex<BTreeSet<Shard>>,
+    /// The highest offset that was asked for.
+    asked: Mutex<BTreeMap<Shard, u64>>,
 }
 
 impl Gated {
@@ -82,7 +84,18 @@ impl Gated {
             held: tokio::sync::watch::Sender::new(BTreeSet::new()),
             endless: AtomicBool::new(false),
             away: Mutex::default(),
+            asked: Mutex::default(),
         }
+    }
+
+    /// The highest offset of each shard that was asked for.
+    pub fn asked(&self) -> Vec<(Shard, u64)> {
+        self.asked
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(shard, from)| (*shard, *from))
+            .collect()
     }
 
     pub fn hold(&self, shard: Shard) {
@@ -109,6 +122,12 @@ impl Log for Gated {
         if self.away.lock().unwrap().contains(&shard) {
             return Err(LogError::Unavailable("away by a test".to_owned()));
         }
+        self.asked
+            .lock()
+            .unwrap()
+            .entry(shard)
+            .and_modify(|asked| *asked = from.get().max(*asked))
+            .or_insert(from.get());
         let mut held = self.held.subscribe();
         held.wait_for(|held| !held.contains(&shard)).await.unwrap();
         let read = self.inner.read(shard, from, limits).await;

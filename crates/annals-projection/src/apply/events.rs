@@ -72,6 +72,20 @@ impl Delivery {
         }
     }
 
+    /// The same for one projection: what does not concern it only moves its checkpoint.
+    pub(crate) fn concerning(batch: &Batch, plan: &Plan) -> Self {
+        let mut delivery = Self::of(batch);
+        delivery.entries.retain(|(_, entry)| {
+            let category = entry.stream.category();
+            entry.outcome.as_ref().is_ok_and(|events| {
+                events
+                    .iter()
+                    .any(|event| plan.concerns(category, &event.event_type))
+            })
+        });
+        delivery
+    }
+
     /// Adds what was read of the same shard right behind this.
     pub fn extend(&mut self, later: Self) {
         self.to = later.to;

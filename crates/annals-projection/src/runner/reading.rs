@@ -6,11 +6,11 @@ use std::time::Duration;
 use annals_log::{Checkpoint, ReadLimits, ReaderError, ReaderSettings, ShardReader};
 use annals_record::Shard;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{BatchSize, Parts};
-use crate::apply::Delivery;
+use crate::apply::{Delivery, Plan};
 
 /// How many batches wait in a worker's queue, each a quarter of a transaction at most.
 pub(super) const QUEUE: usize = 4;
@@ -26,10 +26,31 @@ pub(super) enum Message {
     Halted(Shard, ReaderError),
 }
 
+/// When the shards of a build are looked at again: all at the same instants, so that one transaction gets what is new in
+/// them, and no oftener, so that a record does not cost a wake-up of each of its readers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rounds {
+    /// When they began.
+    pub(super) began: Instant,
+    /// From one to the next.
+    pub(super) every: Duration,
+}
+
+impl Rounds {
+    /// The first one after `now`.
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        let every = self.every.as_nanos().max(1);
+        let into = now.saturating_duration_since(self.began).as_nanos() % every;
+        now + Duration::from_nanos(u64::try_from(every - into).unwrap_or(u64::MAX))
+    }
+}
+
 /// One reading task. `session` tells its messages from those of an earlier task of the same shard.
 pub(super) struct Reading {
     pub(super) parts: Arc<Parts>,
+    pub(super) plan: Arc<Plan>,
     pub(super) batch: BatchSize,
+    pub(super) rounds: Rounds,
     pub(super) shard: Shard,
     pub(super) session: u64,
     pub(super) at: Checkpoint,
@@ -53,9 +74,14 @@ impl Reading {
             return;
         };
         let mut attempts = 0;
+        let full = self.settings().limits.records;
         loop {
+            let mut more = true;
             let message = match reader.next().await {
-                Ok(Some(batch)) => Message::Read(Box::new(Delivery::of(&batch))),
+                Ok(Some(batch)) => {
+                    more = batch.records.len() >= full;
+                    Message::Read(Box::new(Delivery::concerning(&batch, &self.plan)))
+                }
                 Ok(None) => continue,
                 Err(ReaderError::Log(error)) => {
                     attempts += 1;
@@ -69,6 +95,9 @@ impl Reading {
             let halted = matches!(message, Message::Halted(..));
             if self.queue.send((self.session, message)).await.is_err() || halted {
                 return;
+            }
+            if !more {
+                sleep_until(self.rounds.next(Instant::now())).await;
             }
         }
     }

@@ -12,11 +12,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::reading::{Message, QUEUE, Reading, Sent};
+use super::reading::{Message, QUEUE, Reading, Rounds, Sent};
 use super::{BatchSize, CHANNEL, NODE_ROLE, Parts, Progress};
 use crate::apply::{ApplyError, Delivery, Projector};
 use crate::manifest::{Manifest, Rows};
 use crate::metrics as names;
+
+/// Shards are looked at so many times an interval: what is read late in one is not late for the next.
+const READS: u32 = 2;
+/// Checkpoints that only pass by what does not concern a build wait for so many intervals: a transaction each would cost
+/// more than all that is written.
+const PASSING: u32 = 4;
 
 /// What a worker is started with.
 pub(super) struct Work {
@@ -41,6 +47,9 @@ struct Worker {
     queue: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
     /// When the last transaction began.
     began: Option<Instant>,
+    /// What moves checkpoints and nothing else, until something comes along or it is time.
+    passing: Vec<Delivery>,
+    rounds: Rounds,
 }
 
 /// A reading task; it ends when this is dropped.
@@ -76,6 +85,11 @@ impl Work {
                         sessions: 0,
                         queue: mpsc::channel(QUEUE),
                         began: None,
+                        passing: Vec::new(),
+                        rounds: Rounds {
+                            began: Instant::now(),
+                            every: self.parts.settings.batch_interval / READS,
+                        },
                         work: self,
                     };
                 }
@@ -117,12 +131,17 @@ impl Worker {
     async fn run(mut self) {
         let stop = self.work.stop.clone();
         loop {
+            let passing_due = self.passing_due();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = sleep_until(self.lease_due) => self.look_after_leases().await,
                 ended = self.tasks.join_next(), if !self.tasks.is_empty() => raise(ended),
                 Some((session, message)) = self.queue.1.recv() => self.take(session, message).await,
+                () = sleep_until(passing_due), if !self.passing.is_empty() => {
+                    let passing = std::mem::take(&mut self.passing);
+                    self.apply(passing).await;
+                }
             }
         }
         self.readers.clear();
@@ -180,6 +199,7 @@ impl Worker {
             Rows::Shared => self.shards.shards().collect(),
         };
         self.readers.retain(|shard, _| held.contains(shard));
+        self.passing.retain(|passing| held.contains(&passing.shard));
         let missing: Vec<Shard> = held
             .into_iter()
             .filter(|shard| !self.readers.contains_key(shard))
@@ -202,6 +222,12 @@ impl Worker {
         Ok(())
     }
 
+    /// Everything is read again from the stored checkpoints.
+    fn forget(&mut self) {
+        self.readers.clear();
+        self.passing.clear();
+    }
+
     fn beginning(&self, shard: Shard) -> Checkpoint {
         Checkpoint::genesis(Head::genesis(&self.app, shard, self.shards))
     }
@@ -209,9 +235,12 @@ impl Worker {
     fn read(&mut self, shard: Shard, at: Checkpoint) {
         self.sessions += 1;
         let stop = CancellationToken::new();
+        self.passing.retain(|passing| passing.shard != shard);
         let reading = Reading {
             parts: Arc::clone(&self.work.parts),
+            plan: Arc::clone(&self.projector.plan),
             batch: self.work.batch,
+            rounds: self.rounds,
             shard,
             session: self.sessions,
             at,
@@ -228,7 +257,7 @@ impl Worker {
 
     /// Takes a message, gathers what else is there, and applies it.
     async fn take(&mut self, session: u64, message: Message) {
-        let mut batch = Vec::new();
+        let mut batch = std::mem::take(&mut self.passing);
         self.add(&mut batch, session, message);
         let settings = &self.work.parts.settings;
         let (most, until) = (
@@ -245,9 +274,18 @@ impl Worker {
             };
             self.add(&mut batch, session, message);
         }
-        if !batch.is_empty() {
+        if size(&batch) == 0 && Instant::now() < self.passing_due() {
+            self.passing = batch;
+        } else if !batch.is_empty() {
             self.apply(batch).await;
         }
+    }
+
+    /// When checkpoints move although nothing else does. After a rest that is at once.
+    fn passing_due(&self) -> Instant {
+        let interval = self.work.parts.settings.batch_interval;
+        self.began
+            .map_or_else(Instant::now, |began| began + PASSING * interval)
     }
 
     fn add(&mut self, batch: &mut Vec<Delivery>, session: u64, message: Message) {
@@ -315,7 +353,7 @@ impl Worker {
                     .any(|delivery| !self.readers.contains_key(&delivery.shard))
                 {
                     // A part of it is another node's now: read the rest again, from the checkpoints.
-                    self.readers.clear();
+                    self.forget();
                     self.lease_due = Instant::now();
                     return;
                 }
@@ -343,7 +381,7 @@ impl Worker {
     /// Another projector is at work, or this one's last commit was done although its answer was lost. Either way the
     /// stored checkpoints are right: the lease goes back, and everything is read again from them.
     async fn give_up(&mut self, error: &CheckpointError) {
-        let id = &self.work.manifest.id;
+        let id = self.work.manifest.id.clone();
         tracing::warn!(build = %id, %error, "giving up a lease");
         metrics::counter!(names::ZOMBIES, "projection" => id.to_string()).increment(1);
         let moved = match (error, self.work.manifest.rows) {
@@ -358,7 +396,7 @@ impl Worker {
             .drain(..)
             .partition(|key| moved.is_none_or(|shard| key.shard == shard));
         self.held = kept;
-        self.readers.clear();
+        self.forget();
         if let Err(error) = self.work.parts.leases.release(&gone).await {
             tracing::debug!(build = %id, %error, "the lease ends by itself");
         }

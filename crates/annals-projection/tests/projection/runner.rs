@@ -337,3 +337,50 @@ async fn two_nodes_share_the_work_and_one_takes_over_when_the_other_stops() {
         ["30"]
     );
 }
+
+#[tokio::test]
+async fn what_does_not_concern_a_build_costs_it_few_transactions() {
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
+    let pool = database.pool().await;
+    for sql in [
+        "CREATE TABLE public.moves (reader text)",
+        "CREATE FUNCTION public.count_move() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+         $$ BEGIN INSERT INTO public.moves VALUES (NEW.reader); RETURN NULL; END $$",
+        "CREATE TRIGGER moved AFTER INSERT OR UPDATE ON annals.checkpoint
+         FOR EACH ROW WHEN (NEW.shard = 0) EXECUTE FUNCTION public.count_move()",
+    ] {
+        sqlx::query(sql).execute(&pool).await.unwrap();
+    }
+    let (folders, mut log) = (Folders::copy(), TestLog::with_shards(1).await);
+    let interval = Duration::from_millis(20);
+    let settings = RunnerSettings {
+        batch_interval: interval,
+        ..RunnerSettings::default()
+    };
+    let running = node_with(&pool, "a", &log, &folders, settings).await;
+    running.caught_up(&log, "products").await;
+    let began = tokio::time::Instant::now();
+    let mut tick = tokio::time::interval(interval / 4);
+    let mut orders = 0;
+    while began.elapsed() < 60 * interval {
+        log.write(&order(orders), 1, "order.placed", &placed(CUSTOMER, 100))
+            .await;
+        orders += 1;
+        tick.tick().await;
+    }
+    // It comes to the log's end all the same.
+    running.caught_up(&log, "products").await;
+    running.caught_up(&log, "orders").await;
+    let most = began.elapsed().as_millis() / (4 * interval).as_millis() + 2;
+    running.stop().await;
+    let sql = "SELECT count(*)::text FROM public.moves WHERE reader = 'projection/products/1'";
+    let moves: u128 = column(&pool, sql).await.concat().parse().unwrap();
+    assert!(
+        (1..=most).contains(&moves),
+        "{moves} transactions for nothing, at most {most} expected, of {orders} records"
+    );
+    let sql = "SELECT count(*)::text FROM orders_b1.orders";
+    assert_eq!(column(&pool, sql).await, [orders.to_string()]);
+}

@@ -12,8 +12,9 @@ async fn tables(pool: &PgPool) -> Vec<String> {
         .unwrap()
 }
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "audit_record",
+    "audit_shape",
     "checkpoint",
     "journal",
     "lease",
@@ -37,7 +38,7 @@ async fn go_up_then_down_step_by_step_then_up_again() {
     let pool = database.pool().await;
     assert!(matches!(
         migrate::check(&pool).await,
-        Err(migrate::Error::Pending { pending: 10 })
+        Err(migrate::Error::Pending { pending: 12 })
     ));
     migrate::up(&pool).await.unwrap();
     migrate::check(&pool).await.unwrap();

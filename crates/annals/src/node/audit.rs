@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_audit::{Audit, AuditIndexer};
+use annals_audit::{Audit, AuditIndexer, RoundSettings};
 use annals_log::{JournalHead, LogKind, PgStreamStore, ReaderSettings};
 use annals_store::roles::DatabaseRole;
 
@@ -22,6 +22,7 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<Ar
         pool: pool.clone(),
         shards: parts.log.shards,
         reader: ReaderSettings::default(),
+        rounds: RoundSettings::default(),
     };
     tasks.spawn(Phase::Work, "audit", indexer.run(tasks.token(Phase::Work)));
     let head = match parts.log.kind {

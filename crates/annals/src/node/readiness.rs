@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use annals_command::{Commands, Place};
 use annals_http::operations::Readiness;
-use annals_projection::status;
+use annals_projection::{metrics as names, status};
 use annals_store::roles::DatabaseRole;
 use sqlx::PgPool;
 
@@ -126,6 +126,10 @@ impl Lag {
         let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
         match found {
             Ok(found) => {
+                for (name, lag_ms) in &found {
+                    let seconds = Duration::from_millis(*lag_ms).as_secs_f64();
+                    metrics::gauge!(names::LAG_SECONDS, "projection" => name.clone()).set(seconds);
+                }
                 let over = found.into_iter().filter(|(_, lag_ms)| *lag_ms > self.limit_ms);
                 let limit = self.limit_ms;
                 *behind = over
