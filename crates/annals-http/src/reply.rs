@@ -74,8 +74,8 @@ impl Reply {
     }
 
     /// [`Self::with_text`] of a text that is given away.
-    pub(crate) fn with_owned(self, name: HeaderName, value: String) -> Self {
-        match HeaderValue::from_maybe_shared(Bytes::from(value)) {
+    pub(crate) fn with_owned(self, name: HeaderName, value: impl Into<Bytes>) -> Self {
+        match HeaderValue::from_maybe_shared(value.into()) {
             Ok(value) => self.with(name, value),
             Err(_) => self,
         }

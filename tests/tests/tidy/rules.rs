@@ -33,7 +33,7 @@ const LONG: [(&str, &str); 0] = [];
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 
 /// Each table of schema `annals` and the one crate whose SQL may name it.
-const OWNERS: [(&str, &str); 14] = [
+const OWNERS: [(&str, &str); 15] = [
     ("journal", "annals-log"),
     ("log_meta", "annals-log"),
     ("log_head", "annals-log"),

@@ -2,6 +2,7 @@
 
 use annals_command::{Answer, EventRef, Outcome};
 use annals_domain::catalog::AggregateType;
+use annals_record::Version;
 use http::header::{ETAG, LOCATION};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -65,14 +66,22 @@ fn body(answer: &Answer, position: &str, events: &[EventRef]) -> Vec<u8> {
     body
 }
 
+/// A version as an entity tag.
+fn tag(version: Version) -> Vec<u8> {
+    let mut tag = Vec::with_capacity(24);
+    tag.push(b'"');
+    number(&mut tag, version.get());
+    tag.push(b'"');
+    tag
+}
+
 fn uuid(into: &mut Vec<u8>, uuid: Uuid) {
     let mut text = Uuid::encode_buffer();
     into.extend_from_slice(uuid.hyphenated().encode_lower(&mut text).as_bytes());
 }
 
 fn number(into: &mut Vec<u8>, number: u64) {
-    use std::io::Write;
-    write!(into, "{number}").expect("a vector takes any bytes");
+    serde_json::to_writer(into, &number).expect("a number can be written");
 }
 
 fn accepted(aggregate: &AggregateType, answer: &Answer, body: Vec<u8>) -> Reply {
@@ -80,7 +89,7 @@ fn accepted(aggregate: &AggregateType, answer: &Answer, body: Vec<u8>) -> Reply 
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
-    let reply = Reply::json(status, body).with_owned(ETAG, format!("\"{}\"", answer.version));
+    let reply = Reply::json(status, body).with_owned(ETAG, tag(answer.version));
     match answer.began() {
         true => {
             let location = format!("/v1/{}/{}", aggregate.resource(), answer.stream.key());
