@@ -1,5 +1,6 @@
 //! Every row of the table of statuses that a command can end in, and what a success carries.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use annals_command::{Outcome, SendError};
@@ -253,6 +254,20 @@ async fn every_way_in_which_there_is_no_answer_has_its_status() {
 }
 
 #[tokio::test]
+async fn too_much_load_is_503_before_a_body_is_read() {
+    let bank = Bank::new();
+    bank.ports.full.store(true, Ordering::SeqCst);
+    for call in [bank.deposit(), bank.deposit().body("{}")] {
+        let got = bank.get(call).await;
+        assert_eq!(got.problem(), (503, "overloaded".to_owned()));
+        assert_eq!(got.header("retry-after"), "1");
+    }
+    assert!(bank.ports.commands.lock().unwrap().is_empty());
+    bank.ports.full.store(false, Ordering::SeqCst);
+    assert_eq!(bank.get(bank.deposit()).await.status, 201);
+}
+
+#[tokio::test]
 async fn a_shard_without_an_owner_is_503_but_only_for_what_is_right_otherwise() {
     let bank = Bank::new();
     for (place, code) in [
@@ -266,4 +281,32 @@ async fn a_shard_without_an_owner_is_503_but_only_for_what_is_right_otherwise() 
     }
     *bank.ports.place.lock().unwrap() = Place::Here { owner: false };
     assert_eq!(bank.get(bank.deposit()).await.status, 201);
+}
+
+#[tokio::test]
+async fn whatever_is_done_for_a_request_knows_which_it_is() {
+    let bank = Bank::new();
+    let (known, seen) = std::sync::mpsc::channel();
+    bank.answers(move |request| {
+        known.send(annals_http::request::current()).unwrap();
+        Ok(committed(request, 1))
+    });
+    let got = bank.get(bank.deposit().with("correlation-id", "c-1")).await;
+    assert_eq!(got.status.as_u16(), 201);
+    let current = seen.try_recv().unwrap().unwrap();
+    assert_eq!(current.method, http::Method::POST);
+    assert_eq!(current.route, "/v1/{resource}/{key}/{command}");
+    assert_eq!(&*current.correlation, "c-1");
+    let line = format!(
+        "{{\"resource\":\"accounts\",\"key\":\"{ID}\",\"command\":\"deposit\",\"idempotency_key\":\"k\",\"data\":{{\"amount\":5}}}}"
+    );
+    let batch = bank
+        .ask(http::Method::POST, "/v1/batch")
+        .with("content-type", "application/x-ndjson")
+        .with("correlation-id", "c-2")
+        .body(line);
+    assert_eq!(bank.get(batch).await.status.as_u16(), 200);
+    let current = seen.try_recv().unwrap().unwrap();
+    assert_eq!((current.route, &*current.correlation), ("/v1/batch", "c-2"));
+    assert_eq!(annals_http::request::current(), None);
 }
