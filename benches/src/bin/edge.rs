@@ -50,6 +50,10 @@ impl Commands for Yes {
         Place::Here { owner: true }
     }
 
+    fn is_full(&self, _: &StreamId) -> bool {
+        false
+    }
+
     fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>> {
         Box::pin(async move {
             let waited = tokio::time::timeout(deadline, tokio::task::yield_now()).await;

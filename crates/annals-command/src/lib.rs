@@ -1,11 +1,12 @@
 //! The shard engine: load, decide, append, answer.
 //!
 //! Read in this order: [`answer`] (what a sender learns), `shard` (one shard's part: the way of a command),
-//! [`engine`] (many shards, cold loads, the cache), `shell` (the tasks that carry out what the engine wants),
+//! [`engine`] (many shards, cold loads, the cache), `admission` (how many commands are let in), `shell` (the tasks that carry out what the engine wants),
 //! `ownership` (which shards are this node's to claim) and `standing` (whether it offers to take any).
 //!
 //! *Invariant:* nothing here reads a read model or knows HTTP.
 
+mod admission;
 pub mod answer;
 mod budget;
 pub mod engine;

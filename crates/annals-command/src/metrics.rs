@@ -3,7 +3,7 @@
 use annals_log::metrics::Invariant;
 use annals_record::fold::Ghost;
 use annals_record::{Offset, Shard};
-use metrics::{counter, gauge};
+use metrics::{counter, gauge, histogram};
 
 pub(crate) fn refused() {
     counter!("annals_command_refusals_total").increment(1);
@@ -15,6 +15,14 @@ pub(crate) fn replayed() {
 
 pub(crate) fn over_budget() {
     counter!("annals_command_refusal_budget_exhausted_total").increment(1);
+}
+
+pub(crate) fn shed() {
+    counter!("annals_command_shed_total").increment(1);
+}
+
+pub(crate) fn claimed(took_ms: u32) {
+    histogram!("annals_shard_claim_seconds").record(f64::from(took_ms) / 1_000.0);
 }
 
 pub(crate) fn never_happened() {

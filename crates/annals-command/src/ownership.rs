@@ -1,8 +1,10 @@
 //! Which shards are this node's to claim: leases, balanced over the nodes that offer to take commands.
 //!
 //! Leases are looked at again at a third of their time, which renews them; when one of another node expires; when
-//! somebody says that something changed; and when the engine asks. A shard changes hands without a pause: who gives a
-//! lease away goes on deciding until the next owner's claim fences it, and what is pending then is handed on.
+//! somebody says that something changed; and when the engine asks. What is free is taken and claimed first: between the
+//! moment at which a dead node's leases end and the claims lie two statements, and renewing what this node has waits. A
+//! shard changes hands without a pause: who gives a lease away goes on deciding until the next owner's claim fences it,
+//! and what is pending then is handed on.
 //!
 //! *Invariant:* a lease is liveness only. Whoever acts on a stale one meets the fold, not another's records.
 
@@ -60,12 +62,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long giving leases back may take when the node ends.
 const RELEASE: Duration = Duration::from_secs(1);
 
-/// What a round saw.
+/// What a look at the leases saw, and what it made of them.
 struct Seen {
     leases: BTreeMap<Shard, Lease>,
     /// When something of another node expires first.
-    expires: Option<Duration>,
+    expires: Option<Instant>,
     held: Held,
+    /// This node's, to be renewed.
+    keep: Vec<LeaseKey>,
 }
 
 impl Ownership {
@@ -146,14 +150,19 @@ impl Keeper {
     async fn keep(&mut self, table: &Table) {
         let mut changes = self.standing.changes();
         let (mut last, mut due) = (Instant::now(), Instant::now());
+        // Whose lease the engine wants to know.
+        let mut asked = BTreeSet::new();
         loop {
-            let asked = tokio::select! {
-                () = tokio::time::sleep_until(due) => None,
-                Some(shard) = self.asks.recv() => Some(shard),
-                () = heard(&mut self.listener) => None,
-                _ = changes.changed() => None,
-            };
-            let mut asked: BTreeSet<Shard> = asked.into_iter().collect();
+            if asked.is_empty() {
+                tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    Some(shard) = self.asks.recv() => {
+                        asked.insert(shard);
+                    }
+                    () = heard(&mut self.listener) => {}
+                    _ = changes.changed() => {}
+                }
+            }
             match asked.is_empty() {
                 true => tokio::time::sleep_until(last + LEAST).await,
                 false => self.pause().await,
@@ -163,15 +172,22 @@ impl Keeper {
             }
             last = Instant::now();
             due = last + self.third;
-            match self.round(table, &mut asked).await {
+            match self.patiently(table.take(), &mut asked).await {
                 Ok(seen) => {
-                    let expires = seen.expires.map_or(self.third, |left| left + BEHIND_EXPIRY);
-                    due = Instant::now().min(due) + self.third.min(expires);
+                    due = seen
+                        .expires
+                        .map_or(due, |expires| due.min(expires + BEHIND_EXPIRY));
                     self.standing.saw(seen.held);
                     self.tell(seen.leases, &asked).await;
+                    asked.clear();
+                    match self.patiently(table.renew(&seen.keep), &mut asked).await {
+                        Ok(true) => {}
+                        Ok(false) => due = Instant::now(),
+                        Err(why) => tracing::warn!(why, "leases cannot be renewed"),
+                    }
                 }
                 Err(why) => {
-                    tracing::warn!(why, "leases cannot be read or renewed");
+                    tracing::warn!(why, "leases cannot be read");
                     due = Instant::now() + self.third;
                     self.tell_known(&mut asked).await;
                 }
@@ -179,16 +195,20 @@ impl Keeper {
         }
     }
 
-    /// One round. A database that is slow must not keep from the engine what is known; nor is a round given up early,
-    /// since the next one would only be slower.
-    async fn round(&mut self, table: &Table, asked: &mut BTreeSet<Shard>) -> Result<Seen, String> {
-        let round = tokio::time::timeout((6 * self.third).max(PATIENCE), table.round());
-        tokio::pin!(round);
+    /// Waits for a part of a round. A database that is slow must not keep from the engine what is known; nor is it given
+    /// up early, since the next attempt would only be slower.
+    async fn patiently<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, annals_store::Error>>,
+        asked: &mut BTreeSet<Shard>,
+    ) -> Result<T, String> {
+        let work = tokio::time::timeout((6 * self.third).max(PATIENCE), work);
+        tokio::pin!(work);
         let mut slow = Instant::now() + self.third;
         loop {
             tokio::select! {
-                seen = &mut round => return match seen {
-                    Ok(seen) => seen.map_err(|error| error.to_string()),
+                done = &mut work => return match done {
+                    Ok(done) => done.map_err(|error| error.to_string()),
                     Err(_) => Err("the database does not answer".to_owned()),
                 },
                 Some(shard) = self.asks.recv() => {
@@ -243,18 +263,22 @@ impl Table {
             .collect()
     }
 
-    /// One round: renew, balance, take, give back; then what the table says of every shard.
-    async fn round(&self) -> Result<Seen, annals_store::Error> {
+    /// Balances: takes what is free, gives back what is another's; then what the table says of every shard.
+    async fn take(&self) -> Result<Seen, annals_store::Error> {
         let keys = self.keys();
         let me = self.leases.node();
+        let began = Instant::now();
         let (mut nodes, mut found) = self.leases.survey(LeaseKind::Command, "").await?;
+        let mut seen_at = Instant::now();
         let plan = balance(me, &able(&nodes), &keys, &found);
-        let renewed = match plan.keep.is_empty() {
+        // First of all: nobody serves what is free.
+        let taken = match plan.acquire.is_empty() {
             true => Vec::new(),
-            false => self.leases.renew(&plan.keep).await?,
+            false => self.leases.acquire(&plan.acquire).await?,
         };
-        if !plan.acquire.is_empty() {
-            self.leases.acquire(&plan.acquire).await?;
+        if !taken.is_empty() {
+            let (shards, ms) = (taken.len(), began.elapsed().as_millis());
+            tracing::info!(shards, ms, "leases of shards are taken: claims follow");
         }
         if !plan.release.is_empty() {
             self.leases.release(&plan.release).await?;
@@ -262,9 +286,10 @@ impl Table {
         if !plan.acquire.is_empty() || !plan.release.is_empty() {
             self.changed();
         }
-        let as_planned = plan.acquire.is_empty() && plan.release.is_empty();
-        if !as_planned || renewed.len() != plan.keep.len() {
+        if taken.len() != plan.acquire.len() || !plan.release.is_empty() {
+            // Somebody else was faster, or has what was given back already.
             (nodes, found) = self.leases.survey(LeaseKind::Command, "").await?;
+            seen_at = Instant::now();
         }
         let able = able(&nodes);
         let mut leases: BTreeMap<Shard, Lease> = self
@@ -286,6 +311,9 @@ impl Table {
             };
             leases.insert(Shard::new(lease.key.shard), says);
         }
+        for key in taken {
+            leases.insert(Shard::new(key.shard), Lease::Ours);
+        }
         let left = leases
             .values()
             .filter(|lease| !matches!(lease, Lease::Theirs(_)))
@@ -297,9 +325,18 @@ impl Table {
         };
         Ok(Seen {
             leases,
-            expires,
+            expires: expires.map(|left| seen_at + left),
             held,
+            keep: plan.keep,
         })
+    }
+
+    /// Renews what this node has; `false` if some of it is another's by now.
+    async fn renew(&self, keep: &[LeaseKey]) -> Result<bool, annals_store::Error> {
+        match keep.is_empty() {
+            true => Ok(true),
+            false => Ok(self.leases.renew(keep).await?.len() == keep.len()),
+        }
     }
 
     /// Tells other nodes that leases have changed.

@@ -7,6 +7,8 @@ use annals_log::writer::WriterSettings;
 pub struct EngineSettings {
     /// Commands that are open at one engine task, from their arrival to their answer; beyond it 503 `overloaded`.
     pub mailbox: usize,
+    /// How much longer than an append answers may take, ms; beyond it 503 `overloaded`.
+    pub queue_ms: u64,
     /// Bytes of a shard's records that are decided and not settled; beyond it 503 `overloaded`.
     pub inflight_bytes: usize,
     /// Bytes of a shard's accepted records that the journal does not have; beyond it 503 `shard-unavailable`.
@@ -43,6 +45,7 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             mailbox: 1024,
+            queue_ms: 100,
             inflight_bytes: 16 << 20,
             tail_bytes: 64 << 20,
             stall_ms: 5_000,
@@ -79,6 +82,7 @@ impl EngineSettings {
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("{name} must be at least 1")),
             None if self.snapshot_every == 0 => Err("command.snapshot_every must be at least 1".to_owned()),
+            None if self.queue_ms == 0 => Err("command.queue_ms must be at least 1".to_owned()),
             None if self.stall_ms == 0 => Err("command.stall_ms must be at least 1".to_owned()),
             None => Ok(()),
         }

@@ -121,6 +121,8 @@ pub(crate) struct ShardEngine {
     waiting: VecDeque<Waiting>,
     fetches: BTreeMap<FetchId, (Waiting, Offset)>,
     next_fetch: u64,
+    /// Since when the lease is this node's, and the shard is not.
+    leased_since_ms: Option<i64>,
     /// Since when a claim has been with the log.
     claiming_since_ms: Option<i64>,
     catching_up: CatchingUp,
@@ -159,6 +161,7 @@ impl ShardEngine {
             waiting: VecDeque::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
+            leased_since_ms: None,
             claiming_since_ms: None,
             catching_up: CatchingUp::default(),
             watch: watch::Watch::default(),

@@ -15,12 +15,14 @@ use annals_log::{Log, StreamStore};
 use annals_record::fold::Head;
 use annals_record::{Offset, Shard, ShardCount, StreamId};
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Gate, Spent};
 use crate::answer::{Answer, SendError};
 use crate::engine::{Claimant, Effect, Engine, Input, Lease};
+use crate::metrics;
 use crate::routing::{Place, Routing};
 use crate::settings::EngineSettings;
 use io::Io;
@@ -50,8 +52,8 @@ pub struct Commands {
     shards: ShardCount,
     mailboxes: Arc<[mpsc::Sender<Letter>]>,
     controls: Arc<[mpsc::Sender<Control>]>,
-    /// For each task, how many more commands may be open: waiting, decided, or with the log.
-    open: Arc<[Semaphore]>,
+    /// For each task, the commands that are open (waiting, decided, or with the log) and how many may be.
+    gates: Arc<[Arc<Gate>]>,
     routing: Arc<Routing>,
     ambient: Ambient,
     next_token: Arc<AtomicU64>,
@@ -68,6 +70,7 @@ impl std::fmt::Debug for Commands {
 struct Letter {
     token: u64,
     request: Box<CommandRequest>,
+    came_ms: i64,
     deadline_ms: i64,
     reply: oneshot::Sender<Result<Answer, SendError>>,
 }
@@ -100,7 +103,7 @@ pub fn start(
     let shards = parts.claimant.shards;
     let routing = Arc::new(Routing::new(shards));
     let count = parts.tasks.max(1);
-    let (mut mailboxes, mut controls) = (Vec::new(), Vec::new());
+    let (mut mailboxes, mut controls, mut gates) = (Vec::new(), Vec::new(), Vec::new());
     for task in 0..count {
         let (mailbox, letters) = mpsc::channel(parts.settings.mailbox);
         let (control, controlled) = mpsc::channel(1_024);
@@ -114,8 +117,12 @@ pub fn start(
             &parts.claimant,
             own,
         );
+        let gate = Arc::new(Gate::new(parts.settings.mailbox));
+        gates.push(Arc::clone(&gate));
         let shell = Shell {
             engine,
+            admission: Admission::new(parts.settings.mailbox, parts.settings.queue_ms),
+            gate,
             ambient: parts.ambient.clone(),
             io: Io::new(Arc::clone(&parts.log), Arc::clone(&parts.store)),
             routing: Arc::clone(&routing),
@@ -129,9 +136,7 @@ pub fn start(
         shards,
         mailboxes: mailboxes.into(),
         controls: controls.into(),
-        open: (0..count)
-            .map(|_| Semaphore::new(parts.settings.mailbox))
-            .collect(),
+        gates: gates.into(),
         routing,
         ambient: parts.ambient.clone(),
         next_token: Arc::new(AtomicU64::new(1)),
@@ -146,6 +151,17 @@ impl Commands {
     /// Where a stream's commands are handled, as far as this node knows.
     pub fn place(&self, stream: &StreamId) -> Place {
         self.routing.place(self.shards.shard_of(stream))
+    }
+
+    /// Whether a command of this stream would be refused with [`SendError::Overloaded`] now: whoever asks before it reads
+    /// a body spends less on what is refused.
+    pub fn is_full(&self, stream: &StreamId) -> bool {
+        let task = task_of(self.shards.shard_of(stream), self.gates.len());
+        let full = self.gates[task].is_full();
+        if full {
+            metrics::shed();
+        }
+        full
     }
 
     /// The shard of a stream.
@@ -170,15 +186,18 @@ impl Commands {
     pub async fn send(&self, request: CommandRequest, deadline: Duration) -> Result<Answer, SendError> {
         let task = task_of(self.shards.shard_of(&request.stream), self.mailboxes.len());
         // What is open bounds how long an answer takes: beyond it, no is better than late.
-        let Ok(_place) = self.open[task].try_acquire() else {
+        let Some(_entered) = self.gates[task].enter() else {
+            metrics::shed();
             return Err(SendError::Overloaded);
         };
+        let came_ms = self.ambient.now_ms();
         let deadline_ms = i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX);
         let (reply, answer) = oneshot::channel();
         let letter = Letter {
             token: self.next_token.fetch_add(1, Ordering::Relaxed),
             request: Box::new(request),
-            deadline_ms: self.ambient.now_ms().saturating_add(deadline_ms),
+            came_ms,
+            deadline_ms: came_ms.saturating_add(deadline_ms),
             reply,
         };
         self.mailboxes[task]
@@ -233,11 +252,14 @@ impl Commands {
 
 struct Shell {
     engine: Engine,
+    admission: Admission,
+    gate: Arc<Gate>,
     ambient: Ambient,
     io: Io,
     routing: Arc<Routing>,
     asks: mpsc::UnboundedSender<Shard>,
-    replies: HashMap<u64, oneshot::Sender<Result<Answer, SendError>>>,
+    /// Where each answer goes, and when its command came.
+    replies: HashMap<u64, (oneshot::Sender<Result<Answer, SendError>>, i64)>,
 }
 
 impl Shell {
@@ -254,7 +276,13 @@ impl Shell {
             tokio::select! {
                 Some(done) = self.io.open.next(), if !self.io.open.is_empty() => self.step(done),
                 count = letters.recv_many(&mut batch, LETTERS) => if count == 0 { return },
-                Some(control) = controls.recv() => self.control(control),
+                Some(control) = controls.recv() => {
+                    self.control(control);
+                    // Shards that are taken over together are claimed together.
+                    while let Ok(control) = controls.try_recv() {
+                        self.control(control);
+                    }
+                }
                 _ = tick.tick() => self.step(Input::Tick),
                 () = stop.cancelled() => return,
             }
@@ -283,14 +311,23 @@ impl Shell {
 
     fn take(&mut self, batch: &mut Vec<Letter>) {
         let now_ms = self.ambient.now_ms();
+        let mut open = self.gate.open();
         for Letter {
             token,
             request,
+            came_ms,
             deadline_ms,
             reply,
         } in batch.drain(..)
         {
-            self.replies.insert(token, reply);
+            if self.admission.is_late(now_ms.saturating_sub(came_ms), open) {
+                open -= 1;
+                metrics::shed();
+                // The sender may have given up.
+                reply.send(Err(SendError::Overloaded)).ok();
+                continue;
+            }
+            self.replies.insert(token, (reply, came_ms));
             self.engine.step(
                 now_ms,
                 Input::Command {
@@ -312,11 +349,17 @@ impl Shell {
     }
 
     fn carry_out(&mut self) {
-        let effects = self.engine.flush(self.ambient.now_ms());
+        let now_ms = self.ambient.now_ms();
+        let effects = self.engine.flush(now_ms);
+        let mut answered = Spent::default();
         for effect in effects {
             match effect {
                 Effect::Reply(token, result) => {
-                    if let Some(reply) = self.replies.remove(&token) {
+                    if let Some((reply, came_ms)) = self.replies.remove(&token) {
+                        answered.add(Spent {
+                            count: 1,
+                            ms: u64::try_from(now_ms.saturating_sub(came_ms)).unwrap_or(0),
+                        });
                         // The sender may have given up; the command has not.
                         reply.send(result).ok();
                     }
@@ -337,6 +380,12 @@ impl Shell {
                 Effect::Halted { shard, .. } => self.routing.halted(shard),
             }
         }
+        self.io.ask_for_journals();
         self.io.keep_snapshots();
+        let append_ms = self.io.append_ms();
+        let limit = self
+            .admission
+            .observe(now_ms, self.gate.open(), answered, append_ms);
+        self.gate.set_limit(limit);
     }
 }

@@ -70,6 +70,10 @@ impl Call<'_> {
         if forwards && let Place::At(url) = &place {
             return Box::pin(self.forward(url, scene)).await;
         }
+        // Before the body is read: what is refused must cost little.
+        if matches!(place, Place::Here { .. }) && self.engine.commands.is_full(&self.stream) {
+            return Err(Code::Overloaded.into());
+        }
         let request = self.request().await?;
         match place {
             // One that is becoming owner takes the command in, or says so itself.

@@ -23,6 +23,8 @@ use http::{Request, Response};
 pub trait Commands: Send + Sync {
     /// Where the stream's shard is owned, as far as this node knows.
     fn place(&self, stream: &StreamId) -> Place;
+    /// Whether a command of this stream would be refused for too much load now.
+    fn is_full(&self, stream: &StreamId) -> bool;
     /// Sends a command and waits for its answer, at most `deadline`; nobody else watches over that.
     fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>>;
 }
@@ -30,6 +32,10 @@ pub trait Commands: Send + Sync {
 impl Commands for annals_command::Commands {
     fn place(&self, stream: &StreamId) -> Place {
         Self::place(self, stream)
+    }
+
+    fn is_full(&self, stream: &StreamId) -> bool {
+        Self::is_full(self, stream)
     }
 
     fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>> {

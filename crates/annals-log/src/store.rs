@@ -33,6 +33,18 @@ pub trait StreamStore: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError`].
     async fn checkpoint(&self, shard: Shard) -> Result<Checkpoint, StoreError>;
 
+    /// The same for many shards, in the order in which they are asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn checkpoints(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, StoreError> {
+        let mut checkpoints = Vec::with_capacity(shards.len());
+        for shard in shards {
+            checkpoints.push(self.checkpoint(*shard).await?);
+        }
+        Ok(checkpoints)
+    }
+
     /// Keeps snapshots; an older one never replaces a newer one.
     ///
     /// # Errors

@@ -141,6 +141,8 @@ impl Node {
         ];
         let log = File::create(self.log(shared)).expect("a log file can be made");
         let mut command = shared.home.command(&words);
+        // Unique, as every start of a node is another one; and known, so that its leases can be told apart.
+        command.env("ANNALS__NODE__ID", self.id());
         for role in LOGINS {
             let url = Postgres::url_through(role, self.proxy.address);
             command.env(format!("ANNALS__DATABASE__{}", role.to_uppercase()), url);
@@ -166,6 +168,19 @@ impl Node {
                 }
             }
         });
+    }
+
+    /// What it is called in the table of leases since it was started last.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.name, self.starts)
+    }
+
+    /// What it has written since it was started last.
+    #[must_use]
+    pub fn written(&self, shared: &Shared) -> String {
+        let bytes = std::fs::read(self.log(shared)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn log(&self, shared: &Shared) -> PathBuf {
@@ -214,6 +229,12 @@ impl Node {
         let text = answer.text().await.unwrap_or_default();
         let owned = |line: &&str| line.starts_with("annals_shard_owner{") && line.ends_with(" 1");
         text.lines().filter(owned).count()
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
     }
 
     /// How it ended, if it ended by itself.

@@ -16,6 +16,8 @@ pub enum Mode {
     Pass,
     /// Each piece waits so long.
     Delay(Duration),
+    /// So many bytes a second get through, each way of each connection.
+    Trickle(u32),
     /// Nothing gets through; what waits goes on when that ends.
     Hold,
     /// Connections are closed, new ones too.
@@ -99,8 +101,13 @@ async fn pump(
         let Ok(mode) = modes.wait_for(|mode| *mode != Mode::Hold).await.map(|mode| *mode) else {
             return;
         };
-        if let Mode::Delay(pause) = mode {
-            tokio::time::sleep(pause).await;
+        match mode {
+            Mode::Delay(pause) => tokio::time::sleep(pause).await,
+            Mode::Trickle(rate) => {
+                let bytes = u32::try_from(count).unwrap_or(u32::MAX);
+                tokio::time::sleep(Duration::from_secs(1) * bytes / rate.max(1)).await;
+            }
+            Mode::Pass | Mode::Hold | Mode::Break => {}
         }
         if to.write_all(&piece[..count]).await.is_err() {
             return;

@@ -76,7 +76,15 @@ impl Ground {
             (other, _) => return Err(format!("--log is postgres or kafka, not {other}")),
         };
         home.run(&["migrate", "up"]).exits(0);
-        home.run(&["log", "create"]).exits(0);
+        let alone = options
+            .brokers
+            .as_ref()
+            .is_some_and(|brokers| !brokers.contains(','));
+        let create: &[&str] = match alone {
+            true => &["log", "create", "--replication", "1"],
+            false => &["log", "create"],
+        };
+        home.run(create).exits(0);
         let token = home.token("admin", "tester");
         postgres.make_logins().await;
         home.unset("ANNALS_DATABASE_URL");

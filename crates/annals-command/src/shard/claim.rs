@@ -25,6 +25,10 @@ impl ShardEngine {
     /// Leases say whose the shard is.
     pub(crate) fn lease(&mut self, lease: Lease, cx: &mut Shared<'_>) {
         self.lease = lease;
+        self.leased_since_ms = match &self.lease {
+            Lease::Ours if !self.is_owner() => self.leased_since_ms.or(Some(cx.now_ms)),
+            Lease::Ours | Lease::Theirs(_) | Lease::Unknown => None,
+        };
         match &self.lease {
             Lease::Ours => {
                 if self.writer.is_none() {
@@ -41,6 +45,21 @@ impl ShardEngine {
             // Still owner by the log; whoever claims will say otherwise.
             Lease::Theirs(_) | Lease::Unknown => {}
         }
+    }
+
+    /// The claim counts.
+    pub(super) fn won(&mut self, cx: &mut Shared<'_>) {
+        let since_ms = self.leased_since_ms.take().unwrap_or(cx.now_ms);
+        let ms = u32::try_from(cx.now_ms.saturating_sub(since_ms)).unwrap_or(0);
+        if let Some(writer) = &self.writer {
+            tracing::info!(shard = %self.shard, epoch = %writer.head().epoch, ms, "owner");
+        }
+        metrics::claimed(ms);
+        metrics::owner(self.shard, true);
+        cx.out.push(Effect::Owner {
+            shard: self.shard,
+            owner: true,
+        });
     }
 
     /// How far the journal goes: where a first claim begins to read.

@@ -28,16 +28,7 @@ impl ShardEngine {
                 Output::Accepted { record, offset } => self.accepted(&record, offset, cx),
                 Output::NeverHappened(record) => redo.extend(self.never_happened(&record, cx)),
                 Output::OtherAccepted { offset, record } => self.other_accepted(&record, offset, cx),
-                Output::Owner => {
-                    if let Some(writer) = &self.writer {
-                        tracing::info!(shard = %self.shard, epoch = %writer.head().epoch, "owner");
-                    }
-                    metrics::owner(self.shard, true);
-                    cx.out.push(Effect::Owner {
-                        shard: self.shard,
-                        owner: true,
-                    });
-                }
+                Output::Owner => self.won(cx),
                 Output::Stopped(reason) => {
                     tracing::warn!(shard = %self.shard, %reason, "no longer owner: outcomes are open");
                     if planted(Plant::ForwardUnsettled) {

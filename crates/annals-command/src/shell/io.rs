@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annals_log::writer::{self, Output};
 use annals_log::{LoadRequest, Log, LogError, ReadLimits, Snapshot, StreamStore};
 use annals_record::{Offset, Shard};
+use futures_util::FutureExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
@@ -26,6 +28,9 @@ pub(super) struct Io {
     log: Arc<dyn Log>,
     store: Arc<dyn StreamStore>,
     pub(super) open: FuturesUnordered<Done>,
+    /// Shards whose journal's end is to be read.
+    journals: Vec<Shard>,
+    appended: Arc<Appended>,
     snapshots: Vec<Snapshot>,
     savers: tokio::task::JoinSet<()>,
 }
@@ -36,6 +41,8 @@ impl Io {
             log,
             store,
             open: FuturesUnordered::new(),
+            journals: Vec::new(),
+            appended: Arc::default(),
             snapshots: Vec::new(),
             savers: tokio::task::JoinSet::new(),
         }
@@ -46,14 +53,11 @@ impl Io {
             Output::Append { append, at, records } => {
                 // The call hands over; awaiting only learns of it.
                 let appending = self.log.append_hashed(shard, at, records);
+                let (appended, began) = (Arc::clone(&self.appended), Instant::now());
                 self.open.push(Box::pin(async move {
-                    Input::Writer(
-                        shard,
-                        writer::Input::Appended {
-                            append,
-                            result: appending.await,
-                        },
-                    )
+                    let result = appending.await;
+                    appended.took(began.elapsed());
+                    Input::Writer(shard, writer::Input::Appended { append, result })
                 }));
             }
             Output::Read(from) => {
@@ -92,18 +96,39 @@ impl Io {
     }
 
     pub(super) fn journal(&mut self, shard: Shard) {
-        let store = Arc::clone(&self.store);
-        self.open.push(Box::pin(async move {
+        self.journals.push(shard);
+    }
+
+    /// Asks for the ends of all shards together: whoever takes over many would open a connection for each.
+    pub(super) fn ask_for_journals(&mut self) {
+        if self.journals.is_empty() {
+            return;
+        }
+        let (store, shards) = (Arc::clone(&self.store), std::mem::take(&mut self.journals));
+        let asked = shards.clone();
+        let all = async move {
             loop {
-                match store.checkpoint(shard).await {
-                    Ok(checkpoint) => return Input::Journal(shard, checkpoint),
+                match store.checkpoints(&asked).await {
+                    Ok(checkpoints) => return Arc::new(checkpoints),
                     Err(error) => {
-                        tracing::warn!(%shard, %error, "the journal's end cannot be read; trying again");
+                        tracing::warn!(shards = asked.len(), %error, "the journal's end cannot be read; trying again");
                         tokio::time::sleep(RETRY).await;
                     }
                 }
             }
-        }));
+        };
+        let all = all.boxed().shared();
+        for (index, shard) in shards.into_iter().enumerate() {
+            let all = all.clone();
+            self.open.push(Box::pin(async move {
+                Input::Journal(shard, all.await[index].clone())
+            }));
+        }
+    }
+
+    /// How long the fastest of the appends that have ended since the last time took, ms.
+    pub(super) fn append_ms(&self) -> Option<u64> {
+        self.appended.take()
     }
 
     pub(super) fn load(&mut self, load: LoadId, requests: Vec<LoadRequest>) {
@@ -152,6 +177,27 @@ impl Io {
                 tracing::error!(%category, %error, "wrong snapshots could not be dropped");
             }
         });
+    }
+}
+
+/// The fastest append that has ended, µs.
+struct Appended(AtomicU64);
+
+impl Appended {
+    fn took(&self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.fetch_min(us, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Option<u64> {
+        let us = self.0.swap(u64::MAX, Ordering::Relaxed);
+        (us < u64::MAX).then_some(us / 1_000)
+    }
+}
+
+impl Default for Appended {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
     }
 }
 

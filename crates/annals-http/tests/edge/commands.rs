@@ -1,5 +1,6 @@
 //! Every row of the table of statuses that a command can end in, and what a success carries.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use annals_command::{Outcome, SendError};
@@ -250,6 +251,20 @@ async fn every_way_in_which_there_is_no_answer_has_its_status() {
             assert_eq!(got.header("ratelimit"), "\"refusals\";r=0;t=2");
         }
     }
+}
+
+#[tokio::test]
+async fn too_much_load_is_503_before_a_body_is_read() {
+    let bank = Bank::new();
+    bank.ports.full.store(true, Ordering::SeqCst);
+    for call in [bank.deposit(), bank.deposit().body("{}")] {
+        let got = bank.get(call).await;
+        assert_eq!(got.problem(), (503, "overloaded".to_owned()));
+        assert_eq!(got.header("retry-after"), "1");
+    }
+    assert!(bank.ports.commands.lock().unwrap().is_empty());
+    bank.ports.full.store(false, Ordering::SeqCst);
+    assert_eq!(bank.get(bank.deposit()).await.status, 201);
 }
 
 #[tokio::test]

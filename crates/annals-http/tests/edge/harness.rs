@@ -1,5 +1,6 @@
 //! An edge with real tokens and policies, over an engine, read models and nodes that answer what a test says.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ type Calling = Box<dyn FnMut(&str, &Request<Bytes>) -> Result<Response<Bytes>, P
 /// What all three ports answer, and what they saw.
 pub(crate) struct Ports {
     pub(crate) place: Mutex<Place>,
+    pub(crate) full: AtomicBool,
     pub(crate) answering: Mutex<Answering>,
     pub(crate) reading: Mutex<Reading>,
     pub(crate) following: Mutex<Following>,
@@ -71,6 +73,9 @@ pub(crate) struct Ports {
 }
 
 impl Commands for Ports {
+    fn is_full(&self, _: &StreamId) -> bool {
+        self.full.load(Ordering::SeqCst)
+    }
     fn place(&self, _: &StreamId) -> Place {
         self.place.lock().unwrap().clone()
     }
@@ -249,6 +254,7 @@ impl Bank {
             Arc::new(NodeKey::open_or_create(&dir.path().join("node.key"), ambient.clone()).unwrap());
         let ports = Arc::new(Ports {
             place: Mutex::new(Place::Here { owner: true }),
+            full: AtomicBool::new(false),
             answering: Mutex::new(Box::new(|request| Ok(committed(request, 1)))),
             reading: Mutex::new(Box::new(|_, _| Err(QueryError::NotFound))),
             following: Mutex::new(Box::new(|_, _, _| Err(QueryError::NotFound))),

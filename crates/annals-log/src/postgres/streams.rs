@@ -12,7 +12,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 
 use super::{row, snapshot};
-use crate::checkpoint::{decoded, encoded, head_of_row, signed_shard};
+use crate::checkpoint::{decoded, encoded, head_of_row, shard_of, signed_shard};
 use crate::{Checkpoint, CheckpointError, LoadRequest, Loaded, Snapshot, StoreError, StreamStore};
 
 /// The reader that fills the journal in Kafka mode.
@@ -187,6 +187,29 @@ impl PgStreamStore {
         })
     }
 
+    async fn log_heads(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, sqlx::Error> {
+        let numbers: Vec<i32> = shards
+            .iter()
+            .map(|shard| signed_shard(*shard))
+            .collect::<Result<_, _>>()?;
+        let rows = sqlx::query("SELECT * FROM annals.log_head WHERE shard = ANY($1)")
+            .bind(numbers)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut known = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let (head, last_hash) = head_of_row(row)?;
+            let checkpoint = Checkpoint {
+                head,
+                last_hash,
+                last_ghost: false,
+            };
+            known.insert(shard_of(row)?, checkpoint);
+        }
+        let at = |shard: &Shard| known.get(shard).cloned().ok_or(sqlx::Error::RowNotFound);
+        shards.iter().map(at).collect()
+    }
+
     async fn save(&self, snapshots: Vec<Snapshot>) -> Result<(), sqlx::Error> {
         // One statement may touch a row once: of two snapshots of a stream the newer one counts.
         let mut newest: HashMap<_, Snapshot> = HashMap::with_capacity(snapshots.len());
@@ -276,6 +299,25 @@ impl StreamStore for PgStreamStore {
                 Err(CheckpointError::Database(error)) => Err(store_error(error)),
                 Err(error) => Err(StoreError::Corrupt(error.to_string())),
             },
+        }
+    }
+
+    async fn checkpoints(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, StoreError> {
+        match self.head {
+            JournalHead::LogHead => self.log_heads(shards).await.map_err(store_error),
+            JournalHead::Indexer => {
+                let all = Checkpoint::load_all(&self.pool, INDEXER).await;
+                let all = all.map_err(|error| match error {
+                    CheckpointError::Database(error) => store_error(error),
+                    error => StoreError::Corrupt(error.to_string()),
+                })?;
+                let known: HashMap<Shard, Checkpoint> = all.into_iter().collect();
+                let at = |shard: &Shard| match known.get(shard) {
+                    Some(checkpoint) => checkpoint.clone(),
+                    None => Checkpoint::genesis(Head::at_genesis(self.genesis(*shard))),
+                };
+                Ok(shards.iter().map(at).collect())
+            }
         }
     }
 

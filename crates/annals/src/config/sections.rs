@@ -93,6 +93,9 @@ section! {
     pub struct Command in "command" {
         /// Commands that are open at one task of the engine, until their answer; beyond it 503 `overloaded`.
         mailbox: usize = 1_024,
+        /// How much longer than an append answers may take on average; beyond it fewer commands are let in, the rest get 503
+        /// `overloaded`. Above what an append takes.
+        queue_ms: u64 = 100,
         /// Bytes of a shard's records that are decided and not settled; beyond it 503 `overloaded`.
         inflight_bytes: Bytes = Bytes::mib(16),
         /// Bytes of a shard's records that the journal does not have yet; beyond it 503 `shard-unavailable`.

@@ -111,6 +111,7 @@ fn engine_settings(settings: &Settings, kind: LogKind) -> Result<EngineSettings,
     let (command, log) = (&settings.command, &settings.log);
     let engine = EngineSettings {
         mailbox: command.mailbox,
+        queue_ms: command.queue_ms,
         inflight_bytes: command.inflight_bytes.usize(),
         tail_bytes: command.tail_bytes.usize(),
         stall_ms: command.stall_ms,
