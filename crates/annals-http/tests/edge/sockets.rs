@@ -168,7 +168,7 @@ async fn stays(address: SocketAddr, requests: &str, beginning: &str) -> Duration
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(requests.as_bytes()).await.unwrap();
     assert!(socket.read(&mut [0; 4_096]).await.unwrap() > 0, "it is answered");
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     socket.write_all(beginning.as_bytes()).await.unwrap();
     socket.read_to_end(&mut Vec::new()).await.unwrap();
     began.elapsed()
