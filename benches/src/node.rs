@@ -28,7 +28,7 @@ pub const SHARDS: u32 = 16;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The machine's clock and random bytes.
-struct System;
+pub struct System;
 
 impl AmbientSource for System {
     fn now_ms(&self) -> i64 {

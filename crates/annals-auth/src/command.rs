@@ -52,6 +52,15 @@ pub enum SealError {
     Read(#[from] ReadError),
 }
 
+/// What came of sealing without waiting.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is done, or cannot be done.
+    Sealed(Result<Sealed, SealError>),
+    /// It has personal fields, so that its data subject's key is needed: [`CommandSealer::seal`].
+    NeedsKey(AnyCommand),
+}
+
 /// Seals commands. Holds the app's key, so that commands without personal fields touch nothing but memory.
 #[derive(Clone)]
 pub struct CommandSealer {
@@ -69,6 +78,33 @@ impl CommandSealer {
         Ok(Self { keys, app })
     }
 
+    /// Seals a command that `aggregate` has parsed, if no field of its schema is personal.
+    #[must_use]
+    pub fn seal_at_once(
+        &self,
+        aggregate: &AggregateType,
+        command: AnyCommand,
+        sub: &str,
+        precondition: &Precondition,
+    ) -> Attempt {
+        let name = command.name();
+        let registered = aggregate.command(name);
+        if registered.is_some_and(|registered| registered.personal) {
+            return Attempt::NeedsKey(command);
+        }
+        let said = Said {
+            sub,
+            command: name,
+            precondition,
+        };
+        let sealed = command.canonical().map_err(SealError::from);
+        Attempt::Sealed(sealed.map(|data| Sealed {
+            fingerprint: said.fingerprint(&self.app, &data),
+            command,
+            data,
+        }))
+    }
+
     /// Seals a command that `aggregate` has parsed for the stream of `key`, sent by `sub`.
     ///
     /// Cancel safe.
@@ -83,23 +119,16 @@ impl CommandSealer {
         sub: &str,
         precondition: &Precondition,
     ) -> Result<Sealed, SealError> {
+        let command = match self.seal_at_once(aggregate, command, sub, precondition) {
+            Attempt::Sealed(sealed) => return sealed,
+            Attempt::NeedsKey(command) => command,
+        };
         let name = command.name();
         let said = Said {
             sub,
             command: name,
             precondition,
         };
-        if !aggregate
-            .command(name)
-            .is_some_and(|registered| registered.personal)
-        {
-            let data = command.canonical()?;
-            return Ok(Sealed {
-                fingerprint: said.fingerprint(&self.app, &data),
-                command,
-                data,
-            });
-        }
         let subject = aggregate.data_subject(&command);
         let found = self.keys.get_or_create(&subject).await?;
         let fingerprint = match &found {

@@ -36,4 +36,4 @@ pub use open::{Opened, Opener};
 pub use policy::{Area, Decision, Policies, PolicyTable, Reach, ReadAccess, Surface};
 pub use security::{SecurityEvent, SecurityLog};
 pub use subject::{KeyError, KeyRing, SubjectKey, SubjectKeys};
-pub use token::{Identity, TokenError, TokenVerifier};
+pub use token::{Identity, LastToken, TokenError, TokenVerifier};

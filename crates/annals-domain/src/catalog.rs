@@ -3,6 +3,7 @@
 //! *Invariant:* a [`Catalog`] is checked when it is built; after that a name that it gives out is right.
 
 mod builder;
+mod canonical;
 mod erased;
 mod explain;
 mod schemas;

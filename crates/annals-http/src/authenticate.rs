@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_auth::{Identity, SecurityEvent, TokenError};
+use annals_auth::{Identity, LastToken, SecurityEvent, TokenError};
 use annals_domain::Caller;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -46,11 +46,16 @@ impl Who {
 }
 
 impl Inner {
-    /// Authenticates a request.
+    /// Authenticates a request; `last` is its connection's.
     ///
     /// # Errors
     /// 401, each a security event; 503 if the token cannot be checked now.
-    pub(crate) async fn authenticate(&self, listener: Listener, headers: &HeaderMap) -> Result<Who, Problem> {
+    pub(crate) async fn authenticate(
+        &self,
+        listener: Listener,
+        headers: &HeaderMap,
+        last: Option<&LastToken>,
+    ) -> Result<Who, Problem> {
         if listener == Listener::Internal
             && let Some(process) = self.node(headers)?
         {
@@ -70,9 +75,13 @@ impl Inner {
             return Err(refused(Some(TokenError::Malformed)));
         }
         let token = bearer(header).ok_or_else(|| refused(None))?;
-        let identity: Arc<Identity> = match self.tokens.cached(token) {
+        let cached = match last {
+            Some(last) => self.tokens.cached_after(last, token),
+            None => self.tokens.cached(token),
+        };
+        let identity: Arc<Identity> = match cached {
             Some(identity) => identity,
-            None => match self.tokens.verify(token).await {
+            None => match Box::pin(self.tokens.verify(token)).await {
                 Ok(identity) => identity,
                 Err(error) if error.is_unavailable() => return Err(error.into()),
                 Err(error) => return Err(refused(Some(error))),

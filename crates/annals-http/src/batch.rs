@@ -22,7 +22,6 @@ use futures_util::{FutureExt, StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::oneshot;
-use tracing::Instrument;
 
 use crate::authenticate::Who;
 use crate::command::Call;
@@ -30,7 +29,7 @@ use crate::command::head::CommandHead;
 use crate::edge::{Ids, Inner};
 use crate::problem::{Code, Problem, Scene};
 use crate::reply::Reply;
-use crate::{body, metrics};
+use crate::{body, metrics, request};
 use line::Line;
 use lines::Lines;
 
@@ -45,7 +44,7 @@ const REMEMBERED: usize = 1_024;
 struct Batch {
     inner: Arc<Inner>,
     who: Who,
-    correlation: String,
+    correlation: Arc<str>,
     traceparent: Option<annals_record::Traceparent>,
     forwards: bool,
 }
@@ -86,12 +85,12 @@ pub(crate) fn run(
     let batch = Arc::new(Batch {
         inner,
         who,
-        correlation: ids.correlation.clone(),
+        correlation: Arc::clone(&ids.correlation),
         traceparent: ids.traceparent,
         forwards,
     });
     let mut order = Order::default();
-    let span = tracing::Span::current();
+    let within = request::current();
     let results = stream::unfold(lines, async |mut lines| {
         lines.next().await.map(|line| (line, lines))
     })
@@ -99,11 +98,15 @@ pub(crate) fn run(
         let batch = Arc::clone(&batch);
         let planned = line.and_then(|line| batch.plan(&line));
         let turn = planned.as_ref().ok().map(|planned| order.turn(&planned.stream));
+        let within = within.clone();
         async move {
-            let result = batch.result(number, planned, turn).await;
+            let result = batch.result(number, planned, turn);
+            let result = match &within {
+                Some(request) => request.around(result).await,
+                None => result.await,
+            };
             Ok::<_, Infallible>(result)
         }
-        .instrument(span.clone())
     })
     .buffered(concurrency);
     let mut response = Response::new(Body::from_stream(results));
@@ -146,7 +149,7 @@ impl Batch {
         let head = CommandHead {
             idempotency_key: line.idempotency_key()?,
             precondition: line.precondition()?,
-            correlation: self.correlation.clone(),
+            correlation: Arc::clone(&self.correlation),
             causation: None,
             traceparent: self.traceparent,
             metadata: None,
@@ -209,7 +212,11 @@ impl Batch {
             head: planned.head,
             body: planned.data,
         };
-        Ok(call.run(self.forwards, "/v1/batch").await)
+        let scene = Scene {
+            instance: "/v1/batch",
+            correlation: &self.correlation,
+        };
+        Ok(call.run(self.forwards, scene).await)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Reading a body: its form (415), its size (413), its time.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, header};
-use http_body_util::BodyExt;
-use hyper::body::Body as _;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
 use crate::problem::{Code, Problem};
 
@@ -15,11 +17,105 @@ use crate::problem::{Code, Problem};
 const DISCARDED_BYTES: usize = 4 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
+/// A request's body: a socket's as it is, so that commands need no box around it, or any other.
+pub(crate) enum Inbound {
+    /// From a socket.
+    Socket(Incoming),
+    /// From anywhere.
+    Any(Body),
+}
+
+impl Inbound {
+    /// The body; an empty one stays behind.
+    pub(crate) fn take(&mut self) -> Body {
+        match std::mem::replace(self, Self::Any(Body::empty())) {
+            Self::Socket(body) => Body::new(body),
+            Self::Any(body) => body,
+        }
+    }
+}
+
+impl From<Bytes> for Inbound {
+    fn from(bytes: Bytes) -> Self {
+        Self::Any(Body::from(bytes))
+    }
+}
+
+impl hyper::body::Body for Inbound {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Socket(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(axum::Error::new))),
+            Self::Any(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Socket(body) => body.is_end_stream(),
+            Self::Any(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Socket(body) => body.size_hint(),
+            Self::Any(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A response's body: one that is there whole, or any other.
+pub(crate) enum Outbound {
+    /// In one piece.
+    Whole(Full<Bytes>),
+    /// Made while it is sent.
+    Any(Body),
+}
+
+impl hyper::body::Body for Outbound {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(axum::Error::new))),
+            Self::Any(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Any(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Any(body) => body.size_hint(),
+        }
+    }
+}
+
 /// Reads what is left of a body whose answer is known. A connection that is closed while its client still writes
 /// is reset, and the answer is lost on the way; so a refusal waits for the end of what it refuses, within bounds.
 ///
 /// **Source:** RFC 9112, section 9.6.
-pub(crate) async fn discard(headers: &HeaderMap, body: &mut Body) {
+pub(crate) async fn discard(headers: &HeaderMap, body: &mut Inbound) {
     // Who asks before sending has sent nothing.
     if body.is_end_stream() || headers.contains_key(header::EXPECT) {
         return;
@@ -43,7 +139,7 @@ pub(crate) async fn discard(headers: &HeaderMap, body: &mut Body) {
 /// 415 if there is a body and it is not JSON by its headers, then 413, then 400 if it does not arrive whole.
 pub(crate) async fn read(
     headers: &HeaderMap,
-    body: &mut Body,
+    body: &mut Inbound,
     limit: usize,
     time: Duration,
 ) -> Result<Bytes, Problem> {
@@ -64,7 +160,7 @@ pub(crate) async fn read(
     Ok(bytes)
 }
 
-async fn collect(body: &mut Body, limit: usize, form: &Result<(), Problem>) -> Result<Bytes, Problem> {
+async fn collect(body: &mut Inbound, limit: usize, form: &Result<(), Problem>) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {

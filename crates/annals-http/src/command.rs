@@ -4,9 +4,8 @@ mod forward;
 pub(crate) mod head;
 mod reply;
 
-use std::time::Duration;
-
 use annals_auth::SecurityEvent;
+use annals_auth::command::Attempt;
 use annals_command::SendError;
 use annals_domain::catalog::{AggregateType, ParseError};
 use annals_domain::{CommandRequest, Permission};
@@ -22,9 +21,6 @@ use crate::problem::{Code, Problem, Scene};
 use crate::reply::Reply;
 use crate::scan::scan;
 use head::CommandHead;
-
-/// How long after its deadline the engine may still answer.
-const LATE: Duration = Duration::from_secs(1);
 
 /// A command whose caller may send it, with its stream and its body, which nobody has looked into yet.
 pub(crate) struct Call<'a> {
@@ -61,14 +57,9 @@ impl Call<'_> {
         key.map_or_else(made, Ok)
     }
 
-    /// Gets the answer; `instance` is the request's path. Without `forwards` the shard has to be this node's: who came
+    /// Gets the answer, in the scene of its request. Without `forwards` the shard has to be this node's: who came
     /// through another node has come far enough.
-    pub(crate) async fn run(self, forwards: bool, instance: &str) -> Reply {
-        let correlation = self.head.correlation.clone();
-        let scene = Scene {
-            instance,
-            correlation: &correlation,
-        };
+    pub(crate) async fn run(self, forwards: bool, scene: Scene<'_>) -> Reply {
         self.answer(forwards, scene)
             .await
             .unwrap_or_else(|problem| Reply::problem(&problem, scene))
@@ -77,7 +68,7 @@ impl Call<'_> {
     async fn answer(self, forwards: bool, scene: Scene<'_>) -> Result<Reply, Problem> {
         let place = self.engine.commands.place(&self.stream);
         if forwards && let Place::At(url) = &place {
-            return self.forward(url, scene).await;
+            return Box::pin(self.forward(url, scene)).await;
         }
         // Before the body is read: what is refused must cost little.
         if matches!(place, Place::Here { .. }) && self.engine.commands.is_full(&self.stream) {
@@ -90,12 +81,11 @@ impl Call<'_> {
             Place::At(_) | Place::Nowhere => return Err(Code::ShardUnavailable.into()),
             Place::Halted => return Err(Code::ShardHalted.into()),
         }
+        // The port keeps the deadline, whatever the engine does.
         let deadline = self.inner.settings.deadline();
-        // The engine keeps the deadline itself; this is for an engine that cannot.
-        let sent = tokio::time::timeout(deadline + LATE, self.engine.commands.send(request, deadline)).await;
-        match sent.unwrap_or(Err(SendError::OutcomeUnknown)) {
+        match self.engine.commands.send(request, deadline).await {
             Ok(answer) => Ok(reply::answer(self.aggregate, &answer, scene)),
-            Err(SendError::NotOwner { url }) if forwards => self.forward(&url, scene).await,
+            Err(SendError::NotOwner { url }) if forwards => Box::pin(self.forward(&url, scene)).await,
             Err(error) => {
                 self.note(&error);
                 Err(Problem::from(&error))
@@ -113,17 +103,20 @@ impl Call<'_> {
         })?;
         let sub = &self.who.caller.sub;
         let precondition = &self.head.precondition;
-        let sealing = self
-            .engine
-            .sealer
-            .seal(self.aggregate, &self.key, command, sub, precondition);
-        let sealed = tokio::time::timeout(self.inner.settings.deadline(), sealing).await;
-        let sealed = sealed
-            .map_err(|_| Problem::new(Code::LogUnavailable))?
-            .map_err(|error| {
-                tracing::error!(%error, stream = %self.stream, "a command cannot be sealed");
-                Problem::from(&error)
-            })?;
+        let sealer = &self.engine.sealer;
+        let sealed = match sealer.seal_at_once(self.aggregate, command, sub, precondition) {
+            Attempt::Sealed(sealed) => sealed,
+            Attempt::NeedsKey(command) => {
+                let sealing = sealer.seal(self.aggregate, &self.key, command, sub, precondition);
+                Box::pin(tokio::time::timeout(self.inner.settings.deadline(), sealing))
+                    .await
+                    .map_err(|_| Problem::new(Code::LogUnavailable))?
+            }
+        };
+        let sealed = sealed.map_err(|error| {
+            tracing::error!(%error, stream = %self.stream, "a command cannot be sealed");
+            Problem::from(&error)
+        })?;
         let data = String::from_utf8(Vec::from(sealed.data))
             .ok()
             .and_then(|text| RawValue::from_string(text).ok());
@@ -139,7 +132,7 @@ impl Call<'_> {
             precondition: self.head.precondition,
             caller: self.who.caller.clone(),
             permission: self.permission,
-            correlation: self.head.correlation.clone(),
+            correlation: self.head.correlation.to_string(),
             causation: self.head.causation.clone(),
             traceparent: self.head.traceparent,
             metadata: self.head.metadata.clone(),

@@ -9,9 +9,10 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
-use annals_auth::{NodeKey, PolicyTable, SecurityEvent, SecurityLog, TokenVerifier};
+use annals_auth::{LastToken, NodeKey, PolicyTable, SecurityEvent, SecurityLog, TokenVerifier};
 use annals_domain::{Ambient, Catalog};
 use annals_query::Definition;
 use annals_record::{StreamId, Traceparent};
@@ -25,14 +26,18 @@ use http::header::{
 };
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use tracing::Instrument;
+use http_body_util::Full;
+use hyper::body::Body as _;
+use uuid::Uuid;
 
 use crate::audit::AuditRoute;
 use crate::authenticate::Who;
+use crate::body::{Inbound, Outbound};
 use crate::command::Call;
 use crate::ports::{Audits, Commands, Peers, Reads, Seal};
 use crate::problem::{Code, Problem, Scene};
 use crate::reply::{CORRELATION_ID, TRACEPARENT};
+use crate::request::Request as Current;
 use crate::route::Route;
 use crate::settings::Settings;
 use crate::{batch, body, metrics, route, target};
@@ -109,13 +114,14 @@ pub(crate) struct Inner {
     pub(crate) reads: Option<Arc<dyn Reads>>,
     pub(crate) audits: Option<Arc<dyn Audits>>,
     pub(crate) node: Option<Node>,
+    pub(crate) counted: metrics::Requests,
     /// `/v1/openapi.json`, made when it is first asked for.
     pub(crate) description: OnceLock<Bytes>,
 }
 
 /// A request's ids, known before anything else.
 pub(crate) struct Ids {
-    pub(crate) correlation: String,
+    pub(crate) correlation: Arc<str>,
     /// Why the client's own correlation id is not used: 400, once it is its turn.
     pub(crate) refused: Option<Problem>,
     pub(crate) traceparent: Option<Traceparent>,
@@ -141,6 +147,7 @@ impl Edge {
             reads: parts.reads,
             audits: parts.audits,
             node: parts.node,
+            counted: metrics::Requests::new(),
             description: OnceLock::new(),
         }))
     }
@@ -154,57 +161,79 @@ impl Edge {
         let edge = self.clone();
         Router::new().fallback(move |request: Request<Body>| {
             let edge = edge.clone();
-            async move { edge.serve(listener, request).await }
+            async move {
+                let request = request.map(Inbound::Any);
+                edge.serve(listener, request, None).await.map(Body::new)
+            }
         })
     }
 
-    pub(crate) async fn serve(&self, listener: Listener, request: Request<Body>) -> Response {
+    /// Answers a request; `last` is its connection's.
+    pub(crate) async fn serve(
+        &self,
+        listener: Listener,
+        request: Request<Inbound>,
+        last: Option<&LastToken>,
+    ) -> Response<Outbound> {
         let began = tokio::time::Instant::now();
         let (head, mut body) = request.into_parts();
         let ids = self.0.ids(&head.headers);
         let template = route::template(head.uri.path(), &head.method);
-        let span = tracing::info_span!("request", method = %head.method, route = template,
-            correlation = %ids.correlation);
-        let handled = AssertUnwindSafe(self.handle(listener, &head, &ids, &mut body)).catch_unwind();
+        let current = Current {
+            method: head.method.clone(),
+            route: route::TEMPLATES[template],
+            correlation: Arc::clone(&ids.correlation),
+        };
+        let handled = {
+            let handling = self.handle(listener, &head, &ids, last, &mut body);
+            let mut handling = pin!(AssertUnwindSafe(handling).catch_unwind());
+            current.around(handling.as_mut()).await
+        };
         let scene = Scene {
             instance: head.uri.path(),
             correlation: &ids.correlation,
         };
-        let mut response = match handled.instrument(span.clone()).await {
+        let mut response = match handled {
             Ok(Ok(response)) => response,
-            Ok(Err(problem)) => problem.response(scene),
+            Ok(Err(problem)) => problem.response(scene).map(Outbound::Any),
             Err(_) => {
                 ::metrics::counter!(metrics::PANICS).increment(1);
-                span.in_scope(|| tracing::error!("a handler panicked"));
-                Problem::new(Code::Internal).response(scene)
+                current.scope(|| tracing::error!("a handler panicked"));
+                Problem::new(Code::Internal).response(scene).map(Outbound::Any)
             }
         };
-        body::discard(&head.headers, &mut body).await;
+        if !body.is_end_stream() {
+            Box::pin(body::discard(&head.headers, &mut body)).await;
+        }
         if head.method == Method::HEAD {
             response = without_body(response);
         }
         finish(&mut response, &ids);
-        metrics::request(template, &head.method, response.status(), began.elapsed());
+        let (counted, status) = (&self.0.counted, response.status());
+        counted.count(template, &head.method, status, began.elapsed());
         if self.0.settings.access_log {
-            let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
-            span.in_scope(|| tracing::info!(target: "annals::access", status, ms, "request"));
+            let (status, ms) = (status.as_u16(), began.elapsed().as_millis());
+            current.scope(|| tracing::info!(target: "annals::access", status, ms, "request"));
         }
         response
     }
 
+    // What is not on a command's usual way is boxed: a future is moved a few times, with room for all that it may await.
     async fn handle(
         &self,
         listener: Listener,
         head: &Head,
         ids: &Ids,
-        body: &mut Body,
-    ) -> Result<Response, Problem> {
+        last: Option<&LastToken>,
+        body: &mut Inbound,
+    ) -> Result<Response<Outbound>, Problem> {
         let inner = &self.0;
+        let any = |response: Response| response.map(Outbound::Any);
         inner.check_head(head)?;
         if let Some(open) = route::open(head.uri.path()) {
-            return inner.open(&head.method, open);
+            return inner.open(&head.method, open).map(any);
         }
-        let who = inner.authenticate(listener, &head.headers).await?;
+        let who = inner.authenticate(listener, &head.headers, last).await?;
         let forwards = who.forwards(listener, &head.headers);
         match inner.route(&head.method, head.uri.path())? {
             Route::Options { allow } => {
@@ -213,7 +242,7 @@ impl Edge {
                 response
                     .headers_mut()
                     .insert(ALLOW, HeaderValue::from_static(allow));
-                Ok(response)
+                Ok(any(response))
             }
             Route::Command { aggregate, name, key } => {
                 let engine = inner.engine()?;
@@ -236,26 +265,26 @@ impl Edge {
                     head: command,
                     body,
                 };
-                let reply = call.run(forwards, head.uri.path()).await;
-                Ok(reply.into_response())
+                let scene = Scene {
+                    instance: head.uri.path(),
+                    correlation: &ids.correlation,
+                };
+                Ok(call.run(forwards, scene).await.into_outbound())
             }
             Route::Batch => {
                 target::no_parameters(head.uri.query())?;
-                batch::run(
-                    Arc::clone(inner),
-                    forwards,
-                    who,
-                    ids,
-                    &head.headers,
-                    std::mem::take(body),
-                )
+                let body = body.take();
+                batch::run(Arc::clone(inner), forwards, who, ids, &head.headers, body).map(any)
             }
             Route::Audit(name) => {
                 let path: Vec<_> = name.iter().map(|segment| &**segment).collect();
                 let route = AuditRoute::of(&path).ok_or(Code::UnknownResource)?;
-                inner.audit(&who, route, head, ids).await
+                Box::pin(inner.audit(&who, route, head, ids)).await.map(any)
             }
-            Route::Query { definition, key } => inner.query(&who, definition, key, head, ids).await,
+            Route::Query { definition, key } => {
+                let answering = Box::pin(inner.query(&who, definition, key, head, ids));
+                answering.await.map(any)
+            }
         }
     }
 }
@@ -264,8 +293,8 @@ impl Inner {
     pub(crate) fn ids(&self, headers: &HeaderMap) -> Ids {
         let (correlation, refused) = match crate::command::head::correlation(headers) {
             Ok(Some(given)) => (given, None),
-            Ok(None) => (self.ambient.uuid().to_string(), None),
-            Err(problem) => (self.ambient.uuid().to_string(), Some(problem)),
+            Ok(None) => (self.made(), None),
+            Err(problem) => (self.made(), Some(problem)),
         };
         // One that cannot be read is as good as none: W3C Trace Context, section 3.2.2.
         let traceparent = headers
@@ -276,6 +305,13 @@ impl Inner {
             refused,
             traceparent,
         }
+    }
+
+    /// A correlation id.
+    fn made(&self) -> Arc<str> {
+        let mut text = Uuid::encode_buffer();
+        let uuid = self.ambient.uuid();
+        Arc::from(&*uuid.hyphenated().encode_lower(&mut text))
     }
 
     fn check_head(&self, head: &Head) -> Result<(), Problem> {
@@ -318,7 +354,7 @@ impl Inner {
 }
 
 /// What every response carries.
-pub(crate) fn finish(response: &mut Response, ids: &Ids) {
+pub(crate) fn finish<B>(response: &mut Response<B>, ids: &Ids) {
     let headers = response.headers_mut();
     if let Ok(correlation) = HeaderValue::from_str(&ids.correlation) {
         headers.insert(CORRELATION_ID, correlation);
@@ -337,10 +373,10 @@ pub(crate) fn finish(response: &mut Response, ids: &Ids) {
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
 }
 
-fn without_body(response: Response) -> Response {
+fn without_body(response: Response<Outbound>) -> Response<Outbound> {
     let (mut head, body) = response.into_parts();
-    if let Some(bytes) = hyper::body::Body::size_hint(&body).exact() {
+    if let Some(bytes) = body.size_hint().exact() {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
-    Response::from_parts(head, Body::empty())
+    Response::from_parts(head, Outbound::Whole(Full::default()))
 }

@@ -5,6 +5,7 @@
 //! - [`problem`]: every error that leaves the program, and the only place that names codes and statuses;
 //! - [`scan`]: a look at a body's bytes before anything parses it;
 //! - [`settings`], [`ports`]: the limits, and what the edge calls, as traits that the layers below satisfy;
+//! - [`request`]: the request that a thread works on, for log lines;
 //! - [`edge`]: one request from its head to its response, in the order in which requests are judged;
 //! - `route`, `authenticate`, `body`: path and method, token, bytes;
 //! - `command`, `batch`: commands, one and many;
@@ -32,6 +33,7 @@ pub mod problem;
 pub mod process;
 mod query;
 mod reply;
+pub mod request;
 mod route;
 pub mod scan;
 pub mod serve;

@@ -60,7 +60,7 @@ struct Stream {
     /// How many personal columns each look opens, where that is recorded.
     opened: usize,
     path: String,
-    correlation: String,
+    correlation: Arc<str>,
     opening: Option<&'static str>,
     ended: bool,
 }
@@ -101,7 +101,7 @@ impl Inner {
             resource,
             opened,
             path: head.uri.path().to_owned(),
-            correlation: ids.correlation.clone(),
+            correlation: Arc::clone(&ids.correlation),
             opening: Some(OPENING),
             ended: false,
         };

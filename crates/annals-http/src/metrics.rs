@@ -1,8 +1,12 @@
 //! What the edge counts. No label holds a stream, a caller or any other id.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use metrics::{Counter, Histogram};
+
+use crate::route::TEMPLATES;
 
 /// Requests, by `route` (a template), `method` and `status`.
 pub const REQUESTS: &str = "annals_http_requests_total";
@@ -28,24 +32,54 @@ pub fn describe() {
     metrics::describe_counter!(PANICS, "Panics caught in handlers");
 }
 
-/// Counts one request.
-pub(crate) fn request(route: &'static str, method: &Method, status: StatusCode, took: Duration) {
-    let method = label(method);
-    metrics::counter!(REQUESTS, "route" => route, "method" => method, "status" => status.as_str().to_owned())
-        .increment(1);
-    metrics::histogram!(DURATION, "route" => route, "method" => method).record(took.as_secs_f64());
+/// Most statuses that one route gives to one method; further ones are counted the slow way.
+const STATUSES: usize = 12;
+/// What a method may be called.
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "other",
+];
+
+/// Counters and histograms of requests, kept once they were used: finding one by its labels costs more than counting.
+pub(crate) struct Requests(Box<[[Series; METHODS.len()]; TEMPLATES.len()]>);
+
+/// Those of one route and method.
+#[derive(Default)]
+struct Series {
+    took: OnceLock<Histogram>,
+    counted: [OnceLock<(StatusCode, Counter)>; STATUSES],
+}
+
+impl Requests {
+    pub(crate) fn new() -> Self {
+        Self(Box::default())
+    }
+
+    /// Counts one request; `template` is an index of [`TEMPLATES`].
+    pub(crate) fn count(&self, template: usize, method: &Method, status: StatusCode, took: Duration) {
+        let (route, method) = (TEMPLATES[template], index(method));
+        let (series, method) = (&self.0[template][method], METHODS[method]);
+        let histogram = || metrics::histogram!(DURATION, "route" => route, "method" => method);
+        series.took.get_or_init(histogram).record(took.as_secs_f64());
+        let counter = || {
+            let status = status.as_str().to_owned();
+            metrics::counter!(REQUESTS, "route" => route, "method" => method, "status" => status)
+        };
+        for slot in &series.counted {
+            let (of, counter) = slot.get_or_init(|| (status, counter()));
+            if *of == status {
+                return counter.increment(1);
+            }
+        }
+        counter().increment(1);
+    }
 }
 
 /// A client may invent methods, and must not invent labels.
-fn label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::OPTIONS => "OPTIONS",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::PATCH => "PATCH",
-        _ => "other",
-    }
+fn index(method: &Method) -> usize {
+    let name = method.as_str();
+    let last = METHODS.len() - 1;
+    METHODS[..last]
+        .iter()
+        .position(|known| *known == name)
+        .unwrap_or(last)
 }

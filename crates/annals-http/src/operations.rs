@@ -130,7 +130,11 @@ impl Operations {
         let segments: Vec<_> = segments.iter().map(|segment| &**segment).collect();
         let admin = segments.first() == Some(&"admin");
         let who = match admin {
-            true => Some(edge.inner().authenticate(Listener::Public, &head.headers).await?),
+            true => Some(
+                edge.inner()
+                    .authenticate(Listener::Public, &head.headers, None)
+                    .await?,
+            ),
             false => None,
         };
         let route = route(&head.method, &segments)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use annals_audit::{Audit, AuditError, Fresh, Search, Upto};
+use annals_auth::command::Attempt;
 use annals_auth::{CommandSealer, SealError, Sealed};
 pub use annals_command::Place;
 use annals_command::{Answer, SendError};
@@ -24,7 +25,7 @@ pub trait Commands: Send + Sync {
     fn place(&self, stream: &StreamId) -> Place;
     /// Whether a command of this stream would be refused for too much load now.
     fn is_full(&self, stream: &StreamId) -> bool;
-    /// Sends a command and waits for its answer, at most `deadline`.
+    /// Sends a command and waits for its answer, at most `deadline`; nobody else watches over that.
     fn send(&self, request: CommandRequest, deadline: Duration) -> BoxFuture<'_, Result<Answer, SendError>>;
 }
 
@@ -44,6 +45,17 @@ impl Commands for annals_command::Commands {
 
 /// Makes of a parsed command what a record holds; see [`CommandSealer::seal`].
 pub trait Seal: Send + Sync {
+    /// Seals a command that needs nothing but memory for it; see [`CommandSealer::seal_at_once`].
+    fn seal_at_once(
+        &self,
+        aggregate: &AggregateType,
+        command: AnyCommand,
+        sub: &str,
+        precondition: &Precondition,
+    ) -> Attempt {
+        let _ = (aggregate, sub, precondition);
+        Attempt::NeedsKey(command)
+    }
     /// Seals a command.
     fn seal<'a>(
         &'a self,
@@ -56,6 +68,16 @@ pub trait Seal: Send + Sync {
 }
 
 impl Seal for CommandSealer {
+    fn seal_at_once(
+        &self,
+        aggregate: &AggregateType,
+        command: AnyCommand,
+        sub: &str,
+        precondition: &Precondition,
+    ) -> Attempt {
+        CommandSealer::seal_at_once(self, aggregate, command, sub, precondition)
+    }
+
     fn seal<'a>(
         &'a self,
         aggregate: &'a AggregateType,

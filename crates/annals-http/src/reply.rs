@@ -4,7 +4,10 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http_body_util::Full;
+
+use crate::body::Outbound;
 
 use crate::problem::{CONTENT, Problem, Scene};
 
@@ -20,11 +23,14 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 /// The content type of all other answers.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Room for the headers of every usual answer, those that all answers carry among them.
+const HEADERS: usize = 12;
+
 /// A finished answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: HeaderMap,
     /// JSON.
     pub(crate) body: Bytes,
 }
@@ -33,7 +39,7 @@ impl Reply {
     pub(crate) fn empty(status: StatusCode) -> Self {
         Self {
             status,
-            headers: Vec::new(),
+            headers: HeaderMap::with_capacity(HEADERS),
             body: Bytes::new(),
         }
     }
@@ -48,17 +54,14 @@ impl Reply {
     }
 
     pub(crate) fn problem(problem: &Problem, scene: Scene<'_>) -> Self {
-        let mut headers = problem.headers().to_vec();
-        headers.push((CONTENT_TYPE, HeaderValue::from_static(CONTENT)));
-        Self {
-            status: problem.status(),
-            headers,
-            body: problem.bytes(scene),
-        }
+        let mut reply = Self::empty(problem.status());
+        reply.headers.extend(problem.headers().iter().cloned());
+        reply.body = problem.bytes(scene);
+        reply.with(CONTENT_TYPE, HeaderValue::from_static(CONTENT))
     }
 
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.headers.insert(name, value);
         self
     }
 
@@ -70,18 +73,29 @@ impl Reply {
         }
     }
 
+    /// [`Self::with_text`] of a text that is given away.
+    pub(crate) fn with_owned(self, name: HeaderName, value: impl Into<Bytes>) -> Self {
+        match HeaderValue::from_maybe_shared(value.into()) {
+            Ok(value) => self.with(name, value),
+            Err(_) => self,
+        }
+    }
+
     /// Without an entity tag: what goes on has none.
     pub(crate) fn without_tag(mut self) -> Self {
-        self.headers.retain(|(name, _)| name != http::header::ETAG);
+        self.headers.remove(http::header::ETAG);
         self
     }
 
     pub(crate) fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        self.into_outbound().map(Body::new)
+    }
+
+    /// The same with its body as it is.
+    pub(crate) fn into_outbound(self) -> Response<Outbound> {
+        let mut response = Response::new(Outbound::Whole(Full::new(self.body)));
         *response.status_mut() = self.status;
-        for (name, value) in self.headers {
-            response.headers_mut().insert(name, value);
-        }
+        *response.headers_mut() = self.headers;
         response
     }
 }

@@ -38,6 +38,9 @@ pub(crate) fn parameters(query: Option<&str>) -> Result<Vec<(String, String)>, P
 /// # Errors
 /// 400.
 pub(crate) fn no_parameters(query: Option<&str>) -> Result<(), Problem> {
+    if query.is_none() {
+        return Ok(());
+    }
     match parameters(query)?.first() {
         None => Ok(()),
         Some((name, _)) => {

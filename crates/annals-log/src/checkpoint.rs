@@ -53,7 +53,8 @@ const SELECT_ALL: &str =
      FROM annals.checkpoint ORDER BY reader, shard";
 
 /// A function, so that it is not planned anew each time (migration 12).
-const ADVANCE: &str = "SELECT annals.advance_checkpoints($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+const ADVANCE: &str =
+    "SELECT annals.advance_checkpoints($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
                                                          $15, $16, $17, $18)";
 
 impl Checkpoint {

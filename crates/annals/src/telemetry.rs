@@ -1,10 +1,16 @@
 //! Logs to standard error, metrics in memory until they are asked for.
 
+use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, stderr};
 use std::sync::OnceLock;
 
+use annals_http::request::{self, Request};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{ConfigError, sections};
 
@@ -36,7 +42,8 @@ pub(crate) fn server(settings: &sections::Telemetry) -> Result<(), ConfigError> 
                 .json()
                 .flatten_event(true)
                 .with_current_span(true)
-                .with_span_list(false);
+                .with_span_list(false)
+                .map_event_format(|lines| WithRequest { lines, json: true });
             json.try_init().ok();
         }
         "pretty" => {
@@ -44,6 +51,7 @@ pub(crate) fn server(settings: &sections::Telemetry) -> Result<(), ConfigError> 
                 .with_ansi(stderr().is_terminal())
                 .with_target(true)
                 .compact()
+                .map_event_format(|lines| WithRequest { lines, json: false })
                 .try_init()
                 .ok();
         }
@@ -54,6 +62,61 @@ pub(crate) fn server(settings: &sections::Telemetry) -> Result<(), ConfigError> 
         }
     }
     Ok(())
+}
+
+/// Lines that say in which request they were logged: the same as a span named `request` would say, but nothing is
+/// made, formatted or dropped for requests in which nothing is logged.
+struct WithRequest<F> {
+    lines: F,
+    json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for WithRequest<F>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        let Some(request) = request::current() else {
+            return self.lines.format_event(context, writer, event);
+        };
+        let mut line = String::with_capacity(512);
+        self.lines.format_event(context, Writer::new(&mut line), event)?;
+        // A span of somebody else's keeps its name.
+        let member = if context.lookup_current().is_some() {
+            "request"
+        } else {
+            "span"
+        };
+        append(&mut line, &request, self.json.then_some(member))?;
+        writer.write_str(&line)
+    }
+}
+
+/// Puts a request at the end of a whole line; as the member of this name if the line is JSON.
+fn append(line: &mut String, request: &Request, member: Option<&str>) -> fmt::Result {
+    let Request {
+        method,
+        route,
+        correlation,
+    } = request;
+    line.truncate(line.trim_end().len());
+    if let Some(member) = member {
+        // An object of at least one member, which a time always is.
+        line.pop();
+        let span = json!({
+            "correlation": **correlation, "method": method.as_str(), "route": route, "name": "request",
+        });
+        writeln!(line, ",\"{member}\":{span}}}")
+    } else {
+        writeln!(line, " method={method} route={route:?} correlation={correlation}")
+    }
 }
 
 /// Logs of everything else: warnings. A second call changes nothing.
@@ -82,4 +145,31 @@ pub(crate) fn recorder() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
     Ok(RECORDER.get_or_init(|| handle).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_in_which_request_it_was_logged() {
+        let request = Request {
+            method: http::Method::POST,
+            route: "/v1/{resource}/{key}/{command}",
+            correlation: "c-1".into(),
+        };
+        let mut line = "{\"timestamp\":\"t\",\"level\":\"ERROR\",\"message\":\"m\"}\n".to_owned();
+        append(&mut line, &request, Some("span")).unwrap();
+        assert!(line.ends_with("}\n"), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let span = json!({
+            "name": "request", "method": "POST", "route": "/v1/{resource}/{key}/{command}", "correlation": "c-1",
+        });
+        assert_eq!(read["span"], span);
+        assert_eq!(read["message"], "m");
+        let mut line = "ERROR annals_http::edge: m\n".to_owned();
+        append(&mut line, &request, None).unwrap();
+        let expected = "ERROR annals_http::edge: m method=POST route=\"/v1/{resource}/{key}/{command}\" correlation=c-1\n";
+        assert_eq!(line, expected);
+    }
 }

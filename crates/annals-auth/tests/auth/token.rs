@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use annals_auth::token::{KeySource, Settings, SigningAlgorithm};
-use annals_auth::{DevIssuer, Grant, NodeKey, TokenError, TokenVerifier, issuer, node};
+use annals_auth::{DevIssuer, Grant, LastToken, NodeKey, TokenError, TokenVerifier, issuer, node};
 use annals_domain::Ambient;
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
@@ -251,6 +251,48 @@ async fn a_remembered_token_ends_when_it_expires() {
     time.advance_ms(1);
     assert!(verifier.cached(&token).is_none());
     assert_eq!(verifier.verify(&token).await.unwrap_err(), TokenError::Expired);
+}
+
+#[tokio::test]
+async fn a_connections_last_token_stands_for_nobody_else_and_ends_like_any_other() {
+    let forge = Forge::ed("a");
+    let keys = Keys::of(&jwks(&[&forge]));
+    let (ambient, time) = clock();
+    let verifier = keys.verifier(ambient);
+    let (ada, bob) = (
+        forge.token(&claims()),
+        forge.token(&claims_with(json!({"sub": "bob"}))),
+    );
+    let last = LastToken::default();
+    assert!(
+        verifier.cached_after(&last, &ada).is_none(),
+        "nothing was verified yet"
+    );
+    for token in [&ada, &bob] {
+        verifier.verify(token).await.unwrap();
+    }
+    for token in [&ada, &ada, &bob, &bob, &ada] {
+        let after = verifier.cached_after(&last, token);
+        assert!(after.is_some() && after == verifier.cached(token));
+    }
+    for wrong in [&ada[..ada.len() - 1], &format!("{ada}A"), ""] {
+        assert!(verifier.cached_after(&last, wrong).is_none());
+    }
+    // A key that is withdrawn, and time, end it.
+    let other = Forge::ed("b");
+    keys.write(&jwks(&[&other]));
+    time.advance_ms(1_000);
+    verifier.refresh().await.unwrap();
+    assert!(verifier.cached_after(&last, &ada).is_none());
+    keys.write(&jwks(&[&forge]));
+    time.advance_ms(1_000);
+    verifier.refresh().await.unwrap();
+    verifier.verify(&ada).await.unwrap();
+    assert!(verifier.cached_after(&last, &ada).is_some());
+    time.advance_ms(604_999 - 2_000);
+    assert!(verifier.cached_after(&last, &ada).is_some());
+    time.advance_ms(1);
+    assert!(verifier.cached_after(&last, &ada).is_none());
 }
 
 #[tokio::test]

@@ -8,11 +8,11 @@ use annals_record::{Hash32, Key, Version};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use schemars::Schema;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::to_raw;
+use super::{canonical, to_raw};
 use crate::{
     Aggregate, AggregateKey, Command, Context, DataSubject, Event, EventType, InvalidKey, Owner, ReadError,
     Refusal, Rejection, Violation,
@@ -34,6 +34,15 @@ struct TypedCommand<A: Aggregate> {
 struct Written<'a, C>(&'a C);
 
 impl<C: Command> serde::Serialize for Written<'_, C> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.write(serializer)
+    }
+}
+
+/// The same for an event.
+struct WrittenEvent<'a, E>(&'a E);
+
+impl<E: Event> serde::Serialize for WrittenEvent<'_, E> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.write(serializer)
     }
@@ -223,7 +232,7 @@ impl<A: Aggregate> Erased for Typed<A> {
         Ok(AnyCommand {
             name: command.name(),
             inner: Box::new(TypedCommand::<A> { key, command }),
-            write: |inner| serde_json_canonicalizer::to_vec(&Written(&typed::<A>(inner).command)),
+            write: |inner| canonical::to_vec(&Written(&typed::<A>(inner).command)),
         })
     }
     fn check(&self, command: &AnyCommand) -> Vec<Violation> {
@@ -273,7 +282,8 @@ impl<A: Aggregate> ErasedState for A {
         let encoded = events
             .iter()
             .map(|event| {
-                let data = to_raw(|s| event.write(s))?;
+                // What was just written is not read again to see whether it is JSON.
+                let data = to_raw_value(&WrittenEvent(event))?;
                 Ok(EncodedEvent {
                     event_type: event.event_type(),
                     schema: event.schema(),

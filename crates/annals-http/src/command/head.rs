@@ -1,5 +1,7 @@
 //! The headers of a command.
 
+use std::sync::Arc;
+
 use annals_domain::Precondition;
 use annals_record::Traceparent;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
@@ -29,7 +31,7 @@ const MAX_CORRELATION: usize = 128;
 pub(crate) struct CommandHead {
     pub(crate) idempotency_key: String,
     pub(crate) precondition: Precondition,
-    pub(crate) correlation: String,
+    pub(crate) correlation: Arc<str>,
     pub(crate) causation: Option<String>,
     pub(crate) traceparent: Option<Traceparent>,
     pub(crate) metadata: Option<Box<RawValue>>,
@@ -59,7 +61,7 @@ pub(crate) fn read(
     Ok(CommandHead {
         idempotency_key,
         precondition,
-        correlation: ids.correlation.clone(),
+        correlation: Arc::clone(&ids.correlation),
         causation,
         traceparent: ids.traceparent,
         metadata: metadata(headers, settings)?,
@@ -173,14 +175,14 @@ fn metadata(headers: &HeaderMap, settings: &Settings) -> Result<Option<Box<RawVa
 ///
 /// # Errors
 /// 400.
-pub(crate) fn correlation(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(crate) fn correlation(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
     let expected = || bad(&CORRELATION_ID, "1 to 128 of A-Z, a-z, 0-9 and . _ ~ : / + = @ -");
     let Some(text) = single(headers, &CORRELATION_ID).map_err(|_| expected())? else {
         return Ok(None);
     };
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~:/+=@-".contains(&b);
     let fits = (1..=MAX_CORRELATION).contains(&text.len()) && text.bytes().all(allowed);
-    fits.then(|| Some(text.to_owned())).ok_or_else(expected)
+    fits.then(|| Some(text.into())).ok_or_else(expected)
 }
 
 /// The headers with which another node understands the same command.
@@ -188,7 +190,7 @@ pub(crate) fn write(head: &CommandHead) -> Vec<(HeaderName, HeaderValue)> {
     let quoted = head.idempotency_key.replace('\\', "\\\\").replace('"', "\\\"");
     let mut headers = vec![
         (IDEMPOTENCY_KEY, format!("\"{quoted}\"")),
-        (CORRELATION_ID, head.correlation.clone()),
+        (CORRELATION_ID, head.correlation.to_string()),
     ];
     match head.precondition {
         Precondition::None => {}
@@ -268,7 +270,7 @@ mod tests {
         let head = CommandHead {
             idempotency_key: r#"a "quoted\" key"#.to_owned(),
             precondition: Precondition::Absent,
-            correlation: "c-1".to_owned(),
+            correlation: "c-1".into(),
             causation: None,
             traceparent: None,
             metadata: Some(RawValue::from_string("{\"é\":1}".to_owned()).unwrap()),

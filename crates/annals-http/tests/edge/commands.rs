@@ -282,3 +282,31 @@ async fn a_shard_without_an_owner_is_503_but_only_for_what_is_right_otherwise() 
     *bank.ports.place.lock().unwrap() = Place::Here { owner: false };
     assert_eq!(bank.get(bank.deposit()).await.status, 201);
 }
+
+#[tokio::test]
+async fn whatever_is_done_for_a_request_knows_which_it_is() {
+    let bank = Bank::new();
+    let (known, seen) = std::sync::mpsc::channel();
+    bank.answers(move |request| {
+        known.send(annals_http::request::current()).unwrap();
+        Ok(committed(request, 1))
+    });
+    let got = bank.get(bank.deposit().with("correlation-id", "c-1")).await;
+    assert_eq!(got.status.as_u16(), 201);
+    let current = seen.try_recv().unwrap().unwrap();
+    assert_eq!(current.method, http::Method::POST);
+    assert_eq!(current.route, "/v1/{resource}/{key}/{command}");
+    assert_eq!(&*current.correlation, "c-1");
+    let line = format!(
+        "{{\"resource\":\"accounts\",\"key\":\"{ID}\",\"command\":\"deposit\",\"idempotency_key\":\"k\",\"data\":{{\"amount\":5}}}}"
+    );
+    let batch = bank
+        .ask(http::Method::POST, "/v1/batch")
+        .with("content-type", "application/x-ndjson")
+        .with("correlation-id", "c-2")
+        .body(line);
+    assert_eq!(bank.get(batch).await.status.as_u16(), 200);
+    let current = seen.try_recv().unwrap().unwrap();
+    assert_eq!((current.route, &*current.correlation), ("/v1/batch", "c-2"));
+    assert_eq!(annals_http::request::current(), None);
+}

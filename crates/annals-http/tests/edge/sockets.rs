@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_http::serve::{layered, serve};
+use annals_http::serve::{App, serve};
 use annals_http::settings::TlsFiles;
 use annals_http::{Listener, Settings};
 use bytes::Bytes;
@@ -32,14 +32,10 @@ async fn running(bank: &Bank, settings: Settings) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let router = layered(bank.edge.router(Listener::Public), &settings);
+    let app = App::public(&bank.edge, &settings);
     let stopped = stop.clone();
     #[allow(clippy::disallowed_methods, reason = "the test awaits it")]
-    let task = tokio::spawn(async move {
-        serve(listener, router, &settings, "public", stopped)
-            .await
-            .unwrap()
-    });
+    let task = tokio::spawn(async move { serve(listener, app, &settings, "public", stopped).await.unwrap() });
     Running { address, stop, task }
 }
 
@@ -103,6 +99,14 @@ async fn large_answers_are_compressed_and_small_ones_are_not() {
         small.starts_with("HTTP/1.1 401 ") && !small.contains("content-encoding"),
         "{small}"
     );
+    let plain = raw(running.address, &get("/v1/openapi.json").replace("gzip", "br")).await;
+    assert!(plain.contains("vary: accept-encoding") && !plain.contains("content-encoding"));
+    let none = get("/v1/accounts").replace("gzip", "identity;q=0");
+    let none = raw(running.address, &none).await;
+    assert!(
+        none.starts_with("HTTP/1.1 406 "),
+        "RFC 9110, section 12.5.3: {none}"
+    );
     running.stop.cancel();
     running.task.await.unwrap();
 }
@@ -155,6 +159,73 @@ async fn a_head_that_does_not_come_ends_the_connection() {
         let answer = tokio::time::timeout(Duration::from_secs(10), raw(running.address, beginning)).await;
         assert!(answer.is_ok(), "{beginning:?} keeps the connection");
     }
+    running.stop.cancel();
+    running.task.await.unwrap();
+}
+
+/// Sends requests and, once they are answered, the beginning of another; how long the connection stays then.
+async fn stays(address: SocketAddr, requests: &str, beginning: &str) -> Duration {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(requests.as_bytes()).await.unwrap();
+    assert!(socket.read(&mut [0; 4_096]).await.unwrap() > 0, "it is answered");
+    let began = tokio::time::Instant::now();
+    socket.write_all(beginning.as_bytes()).await.unwrap();
+    socket.read_to_end(&mut Vec::new()).await.unwrap();
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_more_is_closed_and_not_too_early() {
+    let bank = Bank::new();
+    let settings = Settings {
+        request_ms: 100,
+        ..Settings::default()
+    };
+    let running = running(&bank, settings).await;
+    let request = "GET /problems/rejected HTTP/1.1\r\nhost: x\r\n\r\n";
+    for beginning in ["", "GET /v1/acc"] {
+        let stays = tokio::time::timeout(
+            Duration::from_secs(20),
+            stays(running.address, request, beginning),
+        );
+        let stays = stays.await.unwrap();
+        assert!(stays >= Duration::from_millis(590), "{beginning:?}: {stays:?}");
+    }
+    running.stop.cancel();
+    running.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_quiet_stream_is_not_idle() {
+    let bank = Bank::new();
+    bank.follows(|_, _, _| {
+        let late = futures_util::stream::once(async {
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            crate::live::event("{\"key\":\"late\"}")
+        });
+        Ok(crate::live::live(late))
+    });
+    let settings = Settings {
+        request_ms: 100,
+        ..Settings::default()
+    };
+    let running = running(&bank, settings).await;
+    let token = bank.token("ada", "teller");
+    let request = format!(
+        "GET /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\naccept: text/event-stream\r\n\r\n"
+    );
+    let mut socket = TcpStream::connect(running.address).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("late") {
+        assert_ne!(
+            socket.read_buf(&mut seen).await.unwrap(),
+            0,
+            "{}",
+            String::from_utf8_lossy(&seen)
+        );
+    }
+    drop(socket);
     running.stop.cancel();
     running.task.await.unwrap();
 }

@@ -18,17 +18,18 @@ pub struct Limits {
     pub keys: usize,
     /// At most so many go out in one round (one statement).
     pub round: usize,
-    /// Between two rounds; bounds the notifications' share of the server's commits.
+    /// Between two rounds, and so the longest that a notice waits for its turn (the first after silence waits for
+    /// nothing); bounds the notifications' share of the server's commits.
     pub pause: Duration,
 }
 
 impl Default for Limits {
-    /// 10,000 keys, 500 a round, 5 ms.
+    /// 10,000 keys, 500 a round, 20 ms.
     fn default() -> Self {
         Self {
             keys: 10_000,
             round: 500,
-            pause: Duration::from_millis(5),
+            pause: Duration::from_millis(20),
         }
     }
 }

@@ -117,7 +117,7 @@ pub(crate) async fn start(
         metrics: Arc::new(move || metrics.render()),
         admin: Arc::new(NodeAdmin::new(parts).await?),
     };
-    let public = serve::layered(edge.router(Listener::Public), &settings);
+    let public = serve::App::public(&edge, &settings);
     let plain = annals_http::Settings {
         tls: None,
         ..settings.clone()
@@ -160,12 +160,12 @@ fn listen(
     phase: Phase,
     name: &'static str,
     listener: TcpListener,
-    router: axum::Router,
+    app: impl Into<serve::App>,
     settings: annals_http::Settings,
 ) {
-    let shutdown = tasks.token(phase);
+    let (shutdown, app) = (tasks.token(phase), app.into());
     tasks.spawn(phase, name, async move {
-        if let Err(error) = serve::serve(listener, router, &settings, name, shutdown).await {
+        if let Err(error) = serve::serve(listener, app, &settings, name, shutdown).await {
             tracing::error!(%error, listener = name, "a listener cannot serve");
         }
     });
