@@ -17,6 +17,7 @@
 //! | [`appender`] | the floor under the engine: the bytes of its records, appended by hand |
 //! | [`floor`] | the whole path written by hand, over HTTP |
 //! | [`real`] | the backend's own binary as a process |
+//! | [`side`] | one side of a comparison over HTTP, and what its rounds cost |
 
 #![allow(
     clippy::disallowed_methods,
@@ -36,3 +37,6 @@ pub mod products;
 pub mod real;
 pub mod report;
 pub mod side;
+
+/// The allocator of the backend's binary, for all that is measured beside it.
+pub use mimalloc::MiMalloc as Allocator;

@@ -123,6 +123,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     databases.end().await
 }
 
+#[global_allocator]
+static ALLOCATOR: annals_benches::Allocator = annals_benches::Allocator;
+
 fn main() -> anyhow::Result<()> {
     report::on_runtime(2, run(Args::parse()))
 }

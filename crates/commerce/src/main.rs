@@ -16,6 +16,10 @@ use commerce::payment::Payment;
 use commerce::product::Product;
 use commerce::program::{self, Commerce, Demo};
 
+/// Commands are small allocations, made in one thread and freed in another: the system's allocator took a fifth more CPU.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     App::new("commerce")
         .about_text("A shop's backend: products and stock, customers, orders, payments, checkout")
