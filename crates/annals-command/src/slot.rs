@@ -20,6 +20,8 @@ use crate::shard::Waiting;
 
 /// What a slot takes beside its state, about: map entry, queue entry, the struct.
 const SLOT_BYTES: usize = 512;
+/// A state is measured anew once the records behind the last measure have more bytes than it, or than this.
+const MEASURED_FROM: usize = 4 << 10;
 
 /// A stream that commands wait for, or one that is there.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub(crate) struct Live {
     pub(crate) as_of: Offset,
     /// Records and bytes since the last snapshot, and how large that would be.
     pub(crate) since: Since,
+    size: Size,
     /// Commands that wait for an overdue snapshot.
     pub(crate) held: VecDeque<Waiting>,
     /// Touched since the evictor last looked.
@@ -61,6 +64,15 @@ pub(crate) struct Since {
     pub(crate) records: u32,
     pub(crate) bytes: usize,
     pub(crate) snapshot_bytes: usize,
+}
+
+/// How large a state is, about.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    /// As JSON, when it was last measured.
+    measured: usize,
+    /// Bytes of the records since then.
+    unmeasured: usize,
 }
 
 /// Why a stream could not be put together from what was loaded.
@@ -108,6 +120,7 @@ impl Live {
         for (offset, record) in tail(behind).filter(|_| !planted(Plant::LoadWithoutTail)) {
             live.take(stream, offset, record, most_keys)?;
         }
+        live.measure();
         Ok(live)
     }
 
@@ -141,6 +154,10 @@ impl Live {
                 records: 0,
                 bytes: 0,
                 snapshot_bytes: bytes,
+            },
+            size: Size {
+                measured: bytes,
+                unmeasured: 0,
             },
             held: VecDeque::new(),
             touched: true,
@@ -183,14 +200,38 @@ impl Live {
         self.keys
             .push(short(entry.idempotency_key), Seen::At(offset), time_ms, most_keys);
         self.as_of = self.as_of.max(offset.next());
-        self.since.records = self.since.records.saturating_add(1);
-        self.since.bytes += record.value.len();
+        self.grew(record.value.len());
         Ok(())
     }
 
-    /// Bytes held, about. States are estimated by what a snapshot of them takes, and what came since.
+    /// Takes note of a record of so many bytes that is in the state.
+    fn grew(&mut self, bytes: usize) {
+        self.since.records = self.since.records.saturating_add(1);
+        self.since.bytes += bytes;
+        self.size.unmeasured += bytes;
+    }
+
+    /// The same for one that was decided here.
+    pub(crate) fn decided(&mut self, bytes: usize) {
+        self.grew(bytes);
+        self.measure();
+    }
+
+    /// Most records leave a state as large as it was: their bytes say little about it, and are counted only until it is
+    /// worth looking.
+    fn measure(&mut self) {
+        let due = self.size.unmeasured > self.size.measured.max(MEASURED_FROM);
+        if due && let Ok(state) = self.state.to_json() {
+            self.size = Size {
+                measured: state.len(),
+                unmeasured: 0,
+            };
+        }
+    }
+
+    /// Bytes held, about: a state in memory takes about twice its JSON.
     pub(crate) fn estimate(&self, stream: &StreamId) -> usize {
-        let state = 2 * self.since.snapshot_bytes + self.since.bytes.min(64 << 10);
+        let state = 2 * self.size.measured + self.size.unmeasured;
         SLOT_BYTES + 2 * stream.as_str().len() + state + self.keys.bytes()
     }
 
@@ -220,6 +261,10 @@ impl Live {
             records: 0,
             bytes: 0,
             snapshot_bytes: state.len(),
+        };
+        self.size = Size {
+            measured: state.len(),
+            unmeasured: 0,
         };
         Ok(Snapshot {
             stream: stream.clone(),

@@ -24,6 +24,8 @@ struct Machine {
     store: Arc<MemoryStore>,
     replies: Vec<Result<Answer, SendError>>,
     dropped: Vec<String>,
+    /// Streams that were asked for.
+    loaded: usize,
     /// Whether fetches are kept open, and the one that is.
     keeps_fetch: bool,
     fetch: Option<Input>,
@@ -52,6 +54,7 @@ impl Machine {
             store: Arc::clone(store),
             replies: Vec::new(),
             dropped: Vec::new(),
+            loaded: 0,
             keeps_fetch: false,
             fetch: None,
         }
@@ -92,6 +95,7 @@ impl Machine {
                 return Some(Input::Journal(shard, at));
             }
             Effect::Load { load, requests } => {
+                self.loaded += requests.len();
                 return Some(Input::Loaded(load, now(self.store.load(&requests))));
             }
             Effect::Fetch { fetch, shard, offset } => {
@@ -163,6 +167,35 @@ fn a_snapshot_that_is_ahead_of_a_lagging_journal_is_not_wrong() {
         "it is ahead"
     );
     assert_eq!(machine.dropped, Vec::<String>::new());
+}
+
+#[test]
+fn a_stream_takes_of_the_cache_what_its_state_takes_and_not_what_its_records_took() {
+    const STREAMS: usize = 10;
+    const RECORDS: usize = 80;
+    let (log, store) = parts();
+    let note = "x".repeat(1_000);
+    // Beside a measure's worth of records each: a key a record, and the slot.
+    let of_stream = 9_000 + RECORDS * 80 + 1_000;
+    let settings = EngineSettings {
+        snapshot_every: 1_000,
+        cache_bytes: STREAMS * of_stream,
+        verify_loads: 0,
+        ..settings()
+    };
+    let mut machine = Machine::new("a", &log, &store, settings);
+    machine.own();
+    for n in 0..RECORDS {
+        for stream in 0..STREAMS {
+            let ask = Ask {
+                body: format!(r#"{{"by":1,"note":"{note}"}}"#),
+                ..add(&format!("counter-{stream}"), format!("{stream}-{n}"), 1)
+            };
+            machine.send(ask).unwrap();
+        }
+    }
+    assert!(STREAMS * of_stream < STREAMS * RECORDS * note.len() / 4);
+    assert_eq!(machine.loaded, STREAMS, "none was evicted");
 }
 
 #[test]

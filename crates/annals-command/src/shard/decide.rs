@@ -205,8 +205,7 @@ impl ShardEngine {
         let key = short(command.request.idempotency_key);
         live.version = live.version.plus(count.into());
         live.in_flight += 1;
-        live.since.records = live.since.records.saturating_add(1);
-        live.since.bytes += bytes;
+        live.decided(bytes);
         live.keys.expire(remembered_after_ms(time_ms, cx));
         live.keys
             .push(key, Seen::Pending(id), time_ms, cx.settings.keys_per_stream);
