@@ -246,19 +246,30 @@ pub struct Sum {
     pub halted: usize,
 }
 
+/// Asks until there is an answer: leaders may still be on their way back.
+async fn answered<T>(ask: impl AsyncFn() -> Result<T, LogError>) -> T {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(LogError::Unavailable(_)) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// Folds the whole log, opened anew, and compares.
 pub async fn prove(log: &dyn Log, app: &AppName, shards: ShardCount, told: &[(Shard, Told)]) -> Sum {
     let mut sum = Sum::default();
     for (shard, told) in told {
         let mut fold = Fold::from_genesis(hash::genesis(app, *shard, shards));
-        let end = log.end(*shard).await.unwrap();
+        let end = answered(async || log.end(*shard).await).await;
         let mut accepted: BTreeMap<RecordId, Offset> = BTreeMap::new();
         while fold.head().next < end {
-            for placed in log
-                .read(*shard, fold.head().next, ReadLimits::default())
-                .await
-                .unwrap()
-            {
+            let from = fold.head().next;
+            for placed in answered(async || log.read(*shard, from, ReadLimits::default()).await).await {
                 match fold.step(&placed.slot, placed.hash) {
                     Verdict::Accept => {
                         let record = placed.slot.known().unwrap();
