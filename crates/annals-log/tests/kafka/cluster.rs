@@ -72,7 +72,7 @@ impl Cluster {
         assert_eq!(self.script("start", &[]), self.brokers);
     }
 
-    /// Sends a signal to a node, counted from 1: `KILL`, `STOP`, `CONT`, `TERM`.
+    /// Sends a signal to a node, counted from 1: `KILL`, `STOP`, `CONT`, `TERM`. After `STOP` each of its threads stands still.
     pub fn signal(&self, node: u32, signal: &str) {
         let pid = std::fs::read_to_string(self.dir.path().join(node.to_string()).join("pid")).unwrap();
         let sent = Command::new("kill")
@@ -81,7 +81,24 @@ impl Cluster {
             .status()
             .unwrap();
         assert!(sent.success());
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while signal == "STOP" && !stands_still(pid.trim()) {
+            assert!(std::time::Instant::now() < until, "node {node} does not stop");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
+}
+
+/// Whether every thread of a process is stopped. Source: proc(5), the field behind the name is the state.
+fn stands_still(pid: &str) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')')
+            .is_none_or(|(_, state)| state.trim_start().starts_with('T'))
+    })
 }
 
 impl Drop for Cluster {
