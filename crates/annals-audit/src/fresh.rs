@@ -22,11 +22,12 @@ impl Audit {
     /// # Errors
     /// [`AuditError::Store`].
     pub async fn journal_fresh(&self) -> Result<Fresh, AuditError> {
-        let mut positions = Vec::new();
-        for shard in self.shards.shards() {
-            let next = self.journal.checkpoint(shard).await?.head.next;
-            positions.extend(self.last(shard, next));
-        }
+        let shards: Vec<_> = self.shards.shards().collect();
+        let checkpoints = self.journal.checkpoints(&shards).await?;
+        let ends = shards.into_iter().zip(checkpoints);
+        let positions = ends
+            .filter_map(|(shard, at)| self.last(shard, at.head.next))
+            .collect();
         Ok(Fresh {
             positions,
             oldest_missing_ms: None,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_domain::Catalog;
-use annals_log::{PgStreamStore, StoreError, StreamStore};
+use annals_log::{Checkpoint, PgStreamStore, StoreError, StreamStore};
 use annals_record::{Generation, Offset, Position, RecordId, Shard, ShardCount, StreamId};
 use annals_store::lease::{LeaseKind, Leases};
 use chrono::{DateTime, SecondsFormat};
@@ -197,23 +197,22 @@ impl Audit {
             .filter(|lease| lease.live)
             .map(|lease| (lease.key.shard, lease.node.to_string()))
             .collect();
-        let mut all = Vec::new();
-        for shard in self.shards.shards() {
-            let head = self.journal.checkpoint(shard).await?.head;
-            all.push(ShardStatus {
-                shard,
-                end: head.next,
-                epoch: head.epoch.get(),
-                accepted: head.accepted,
-                chain: head.chain.to_string(),
-                time: (head.time_ms > 0)
-                    .then(|| DateTime::from_timestamp_millis(head.time_ms))
-                    .flatten()
-                    .map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
-                owner: owners.remove(&shard.get()),
-            });
-        }
-        Ok(all)
+        let shards: Vec<_> = self.shards.shards().collect();
+        let checkpoints = self.journal.checkpoints(&shards).await?;
+        let heads = shards.into_iter().zip(checkpoints);
+        let status = |(shard, Checkpoint { head, .. }): (Shard, Checkpoint)| ShardStatus {
+            shard,
+            end: head.next,
+            epoch: head.epoch.get(),
+            accepted: head.accepted,
+            chain: head.chain.to_string(),
+            time: (head.time_ms > 0)
+                .then(|| DateTime::from_timestamp_millis(head.time_ms))
+                .flatten()
+                .map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            owner: owners.remove(&shard.get()),
+        };
+        Ok(heads.map(status).collect())
     }
 
     /// Waits until the journal has these positions.

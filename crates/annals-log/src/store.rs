@@ -27,22 +27,21 @@ pub trait StreamStore: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError`].
     async fn record_at(&self, shard: Shard, offset: Offset) -> Result<Option<Arc<Record>>, StoreError>;
 
-    /// How far the journal goes for a shard: where a claim begins to read (the indexer's checkpoint, or `log_head`).
+    /// How far the journal goes for each of these shards, in their order: where a claim begins to read (the indexer's
+    /// checkpoint, or `log_head`).
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn checkpoint(&self, shard: Shard) -> Result<Checkpoint, StoreError>;
+    async fn checkpoints(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, StoreError>;
 
-    /// The same for many shards, in the order in which they are asked for.
+    /// The same for one shard.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn checkpoints(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, StoreError> {
-        let mut checkpoints = Vec::with_capacity(shards.len());
-        for shard in shards {
-            checkpoints.push(self.checkpoint(*shard).await?);
-        }
-        Ok(checkpoints)
+    async fn checkpoint(&self, shard: Shard) -> Result<Checkpoint, StoreError> {
+        let one = self.checkpoints(&[shard]).await?;
+        let missing = || StoreError::Corrupt(format!("no checkpoint was given for shard {shard}"));
+        one.into_iter().next().ok_or_else(missing)
     }
 
     /// Keeps snapshots; an older one never replaces a newer one.

@@ -140,9 +140,10 @@ impl StreamStore for MemoryStore {
         Ok(self.indexed(&mut inner, shard).accepted.get(&offset).cloned())
     }
 
-    async fn checkpoint(&self, shard: Shard) -> Result<Checkpoint, StoreError> {
+    async fn checkpoints(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, StoreError> {
         let mut inner = self.available()?;
-        Ok(self.indexed(&mut inner, shard).at.clone())
+        let at = |shard: &Shard| self.indexed(&mut inner, *shard).at.clone();
+        Ok(shards.iter().map(at).collect())
     }
 
     async fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {

@@ -174,19 +174,6 @@ impl PgStreamStore {
         Ok(record.map(|(_, record)| Arc::new(record)))
     }
 
-    async fn log_head(&self, shard: Shard) -> Result<Checkpoint, sqlx::Error> {
-        let row = sqlx::query("SELECT * FROM annals.log_head WHERE shard = $1")
-            .bind(signed_shard(shard)?)
-            .fetch_one(&self.pool)
-            .await?;
-        let (head, last_hash) = head_of_row(&row)?;
-        Ok(Checkpoint {
-            head,
-            last_hash,
-            last_ghost: false,
-        })
-    }
-
     async fn log_heads(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, sqlx::Error> {
         let numbers: Vec<i32> = shards
             .iter()
@@ -288,18 +275,6 @@ impl StreamStore for PgStreamStore {
 
     async fn record_at(&self, shard: Shard, offset: Offset) -> Result<Option<Arc<Record>>, StoreError> {
         self.journal_row(shard, offset).await.map_err(store_error)
-    }
-
-    async fn checkpoint(&self, shard: Shard) -> Result<Checkpoint, StoreError> {
-        match self.head {
-            JournalHead::LogHead => self.log_head(shard).await.map_err(store_error),
-            JournalHead::Indexer => match Checkpoint::load(&self.pool, INDEXER, shard).await {
-                Ok(Some(checkpoint)) => Ok(checkpoint),
-                Ok(None) => Ok(Checkpoint::genesis(Head::at_genesis(self.genesis(shard)))),
-                Err(CheckpointError::Database(error)) => Err(store_error(error)),
-                Err(error) => Err(StoreError::Corrupt(error.to_string())),
-            },
-        }
     }
 
     async fn checkpoints(&self, shards: &[Shard]) -> Result<Vec<Checkpoint>, StoreError> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use annals_auth::CommandSealer;
 use annals_command::engine::Claimant;
-use annals_command::{ClockProbe, Commands, EngineSettings, Ownership};
+use annals_command::{ClockProbe, Commands, EngineSettings, Ownership, Place};
 use annals_log::writer::WriterSettings;
 use annals_log::{Checkpoint, JournalHead, LogKind, PgStreamStore, StreamStore};
+use annals_record::Shard;
 use annals_store::clock::clock_offset;
 use annals_store::lease;
 use annals_store::notify::Listener;
@@ -176,17 +177,22 @@ async fn follow_journal(store: Arc<dyn StreamStore>, commands: Commands, stop: C
             () = stop.cancelled() => return,
             _ = round.tick() => {}
         }
-        for (shard, place) in commands.places() {
-            if !matches!(place, annals_command::Place::Here { owner: true }) {
-                continue;
-            }
-            match store.checkpoint(shard).await {
-                Ok(checkpoint) => commands.indexed(shard, checkpoint.head.next).await,
-                Err(error) => {
-                    tracing::warn!(%error, "how far the journal goes cannot be read");
-                    break;
+        let own = |place: &Place| matches!(place, Place::Here { owner: true });
+        let places = commands.places().into_iter();
+        let shards: Vec<Shard> = places
+            .filter(|(_, place)| own(place))
+            .map(|(shard, _)| shard)
+            .collect();
+        if shards.is_empty() {
+            continue;
+        }
+        match store.checkpoints(&shards).await {
+            Ok(checkpoints) => {
+                for (shard, at) in shards.into_iter().zip(checkpoints) {
+                    commands.indexed(shard, at.head.next).await;
                 }
             }
+            Err(error) => tracing::warn!(%error, "how far the journal goes cannot be read"),
         }
     }
 }
