@@ -1,15 +1,13 @@
 //! Reading a body: its form (415), its size (413), its time.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body as _, Incoming};
 
 use crate::problem::{Code, Problem};
 
@@ -18,96 +16,15 @@ const DISCARDED_BYTES: usize = 4 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// A request's body: a socket's as it is, so that commands need no box around it, or any other.
-pub(crate) enum Inbound {
-    /// From a socket.
-    Socket(Incoming),
-    /// From anywhere.
-    Any(Body),
-}
-
-impl Inbound {
-    /// The body; an empty one stays behind.
-    pub(crate) fn take(&mut self) -> Body {
-        match std::mem::replace(self, Self::Any(Body::empty())) {
-            Self::Socket(body) => Body::new(body),
-            Self::Any(body) => body,
-        }
-    }
-}
-
-impl From<Bytes> for Inbound {
-    fn from(bytes: Bytes) -> Self {
-        Self::Any(Body::from(bytes))
-    }
-}
-
-impl hyper::body::Body for Inbound {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match self.get_mut() {
-            Self::Socket(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(axum::Error::new))),
-            Self::Any(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Socket(body) => body.is_end_stream(),
-            Self::Any(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Socket(body) => body.size_hint(),
-            Self::Any(body) => body.size_hint(),
-        }
-    }
-}
-
+pub(crate) type Inbound = Either<Incoming, Body>;
 /// A response's body: one that is there whole, or any other.
-pub(crate) enum Outbound {
-    /// In one piece.
-    Whole(Full<Bytes>),
-    /// Made while it is sent.
-    Any(Body),
-}
+pub(crate) type Outbound = Either<Full<Bytes>, Body>;
 
-impl hyper::body::Body for Outbound {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match self.get_mut() {
-            Self::Whole(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(axum::Error::new))),
-            Self::Any(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Any(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Any(body) => body.size_hint(),
-        }
+/// The body of a request; an empty one stays behind.
+pub(crate) fn take(body: &mut Inbound) -> Body {
+    match std::mem::replace(body, Either::Right(Body::empty())) {
+        Either::Left(body) => Body::new(body),
+        Either::Right(body) => body,
     }
 }
 

@@ -70,7 +70,7 @@ impl Call<'_> {
         if forwards && let Place::At(url) = &place {
             return Box::pin(self.forward(url, scene)).await;
         }
-        // Before the body is read: what is refused must cost little.
+        // Before the body is looked into: what is refused must cost little.
         if matches!(place, Place::Here { .. }) && self.engine.commands.is_full(&self.stream) {
             return Err(Code::Overloaded.into());
         }

@@ -26,7 +26,7 @@ use http::header::{
 };
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Body as _;
 use uuid::Uuid;
 
@@ -162,7 +162,7 @@ impl Edge {
         Router::new().fallback(move |request: Request<Body>| {
             let edge = edge.clone();
             async move {
-                let request = request.map(Inbound::Any);
+                let request = request.map(Either::Right);
                 edge.serve(listener, request, None).await.map(Body::new)
             }
         })
@@ -195,11 +195,11 @@ impl Edge {
         };
         let mut response = match handled {
             Ok(Ok(response)) => response,
-            Ok(Err(problem)) => problem.response(scene).map(Outbound::Any),
+            Ok(Err(problem)) => problem.response(scene).map(Either::Right),
             Err(_) => {
                 ::metrics::counter!(metrics::PANICS).increment(1);
                 current.scope(|| tracing::error!("a handler panicked"));
-                Problem::new(Code::Internal).response(scene).map(Outbound::Any)
+                Problem::new(Code::Internal).response(scene).map(Either::Right)
             }
         };
         if !body.is_end_stream() {
@@ -228,7 +228,7 @@ impl Edge {
         body: &mut Inbound,
     ) -> Result<Response<Outbound>, Problem> {
         let inner = &self.0;
-        let any = |response: Response| response.map(Outbound::Any);
+        let any = |response: Response| response.map(Either::Right);
         inner.check_head(head)?;
         if let Some(open) = route::open(head.uri.path()) {
             return inner.open(&head.method, open).map(any);
@@ -273,7 +273,7 @@ impl Edge {
             }
             Route::Batch => {
                 target::no_parameters(head.uri.query())?;
-                let body = body.take();
+                let body = body::take(body);
                 batch::run(Arc::clone(inner), forwards, who, ids, &head.headers, body).map(any)
             }
             Route::Audit(name) => {
@@ -378,5 +378,5 @@ fn without_body(response: Response<Outbound>) -> Response<Outbound> {
     if let Some(bytes) = body.size_hint().exact() {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
-    Response::from_parts(head, Outbound::Whole(Full::default()))
+    Response::from_parts(head, Either::Left(Full::default()))
 }

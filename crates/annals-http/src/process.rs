@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use annals_process::{CommandSender, Outgoing, Sent};
 use async_trait::async_trait;
+use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use serde_json::Value;
 
 use crate::authenticate::{CAUSATION, NODE_TOKEN};
-use crate::body::Inbound;
 use crate::command::head::IDEMPOTENCY_KEY;
 use crate::edge::{Edge, Listener, Node};
 use crate::ports::PeerError;
@@ -69,7 +69,11 @@ impl CommandSender for ProcessCommands {
         if self.edge.inner().commands.is_some() {
             let response = self
                 .edge
-                .serve(Listener::Internal, request.map(Inbound::from), None)
+                .serve(
+                    Listener::Internal,
+                    request.map(|bytes| Either::Right(Body::from(bytes))),
+                    None,
+                )
                 .await;
             let (head, body) = response.into_parts();
             return match body.collect().await {

@@ -5,10 +5,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 
 use crate::body::Outbound;
-
 use crate::problem::{CONTENT, Problem, Scene};
 
 /// Position of the record behind an answer, or the positions that a query's answer is true at.
@@ -93,7 +92,7 @@ impl Reply {
 
     /// The same with its body as it is.
     pub(crate) fn into_outbound(self) -> Response<Outbound> {
-        let mut response = Response::new(Outbound::Whole(Full::new(self.body)));
+        let mut response = Response::new(Either::Left(Full::new(self.body)));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         response

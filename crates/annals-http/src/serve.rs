@@ -19,6 +19,7 @@ use axum::Router;
 use axum::body::Body;
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -32,7 +33,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::body::{Inbound, Outbound};
+use crate::body::Outbound;
 use crate::edge::{Edge, Listener};
 use crate::metrics::CONNECTIONS;
 use crate::settings::Settings;
@@ -90,7 +91,7 @@ impl App {
         match self.0 {
             Kind::Public(edge) => {
                 let accepted = Accepted::of(request.headers());
-                let request = request.map(Inbound::Socket);
+                let request = request.map(Either::Left);
                 let response = edge.serve(Listener::Public, request, Some(&last)).await;
                 match accepted.is_odd() || compressed().should_compress(&response) {
                     true => Box::pin(accepted.compress(response)).await,
@@ -99,7 +100,7 @@ impl App {
             }
             Kind::Router(router) => {
                 let Ok(response) = Box::pin(router.oneshot(request.map(Body::new))).await;
-                response.map(Outbound::Any)
+                response.map(Either::Right)
             }
         }
     }
@@ -148,7 +149,7 @@ impl Accepted {
         let mut request = Request::new(());
         *request.headers_mut() = self.0;
         let Ok(response) = layer.layer(tower::service_fn(answer)).oneshot(request).await;
-        response.map(|body| Outbound::Any(Body::new(body)))
+        response.map(|body| Either::Right(Body::new(body)))
     }
 }
 

@@ -97,12 +97,12 @@ pub(super) struct Tracked {
 
 impl Body for Tracked {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = <Outbound as Body>::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
@@ -117,6 +117,8 @@ impl Body for Tracked {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Either;
+
     use super::*;
 
     /// What looks say of a pulse that stands so at each: how many have begun, how many are open.
@@ -142,7 +144,7 @@ mod tests {
         let open = |pulse: &Pulse| pulse.open.load(Ordering::Relaxed);
         let body = pulse
             .begin(Version::HTTP_11)
-            .until_end_of(Outbound::Any(axum::body::Body::empty()));
+            .until_end_of(Either::Right(axum::body::Body::empty()));
         drop(pulse.begin(Version::HTTP_10));
         assert_eq!((pulse.begun.load(Ordering::Relaxed), open(&pulse)), (2, 1));
         drop(body);
