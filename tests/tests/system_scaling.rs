@@ -145,8 +145,6 @@ async fn from_one_node_to_four_and_back_clients_see_no_more_than_503s_that_may_b
         "409 rejected",
         "412 version-mismatch",
         "503 shard-unavailable",
-        // A machine that takes too long for its clients.
-        "503 overloaded",
         "first answer given again",
         // Nothing was sent: a load balancer takes another node.
         "no connection",
