@@ -23,6 +23,7 @@ use annals_store::testing::TestDatabase;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::PgPool;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,21 @@ const SHARDS: u32 = 4;
 
 /// Every lease is this node's, but for those of the shards that another one has taken.
 #[derive(Default)]
-struct Mine(Mutex<Vec<u32>>);
+struct Mine {
+    taken: Mutex<Vec<u32>>,
+    /// How often somebody has begun to look whose the leases are.
+    looks: watch::Sender<u64>,
+}
+
+impl Mine {
+    /// Another node has this shard, and whoever had it has found that out: one look has begun since, and then another.
+    async fn take(&self, shard: u32) {
+        let mut looks = self.looks.subscribe();
+        self.taken.lock().unwrap().push(shard);
+        let now = *looks.borrow_and_update();
+        looks.wait_for(|seen| *seen >= now + 2).await.unwrap();
+    }
+}
 
 #[async_trait]
 impl Leases for Mine {
@@ -50,6 +65,7 @@ impl Leases for Mine {
         Ok(())
     }
     async fn nodes(&self) -> Result<Vec<Node>, annals_store::Error> {
+        self.looks.send_modify(|looks| *looks += 1);
         Ok(vec![Node {
             id: self.node().clone(),
             url: String::new(),
@@ -74,7 +90,7 @@ impl Leases for Mine {
         self.renew(keys).await
     }
     async fn renew(&self, keys: &[LeaseKey]) -> Result<Vec<LeaseKey>, annals_store::Error> {
-        let taken = self.0.lock().unwrap();
+        let taken = self.taken.lock().unwrap();
         Ok(keys
             .iter()
             .filter(|key| !taken.contains(&key.shard))
@@ -370,8 +386,7 @@ async fn a_shard_whose_lease_is_gone_is_read_no_more_and_goes_on_when_it_is_back
     };
     let running = world.run(Duration::from_millis(20));
     world.until(12, ALL).await;
-    world.leases.0.lock().unwrap().push(3);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.leases.take(3).await;
     for shard in 0..SHARDS {
         world.commit(shard, 3).await;
     }
@@ -384,7 +399,7 @@ async fn a_shard_whose_lease_is_gone_is_read_no_more_and_goes_on_when_it_is_back
             .await,
         3
     );
-    world.leases.0.lock().unwrap().clear();
+    world.leases.taken.lock().unwrap().clear();
     world.until(17, ALL).await;
     world.assert_whole().await;
     running.stop().await;
