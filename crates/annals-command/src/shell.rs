@@ -153,8 +153,8 @@ impl Commands {
         self.routing.place(self.shards.shard_of(stream))
     }
 
-    /// Whether a command of this stream would be refused with [`SendError::Overloaded`] now: whoever asks before it reads
-    /// a body spends less on what is refused.
+    /// Whether a command of this stream would be refused with [`SendError::Overloaded`] now: whoever asks before it
+    /// looks into a body spends less on what is refused.
     pub fn is_full(&self, stream: &StreamId) -> bool {
         let task = task_of(self.shards.shard_of(stream), self.gates.len());
         let full = self.gates[task].is_full();
