@@ -1,5 +1,6 @@
 //! What the edge calls: the engine, the sealer, other nodes. Traits, so that tests can say what they answer.
 
+use std::future::ready;
 use std::time::Duration;
 
 use annals_audit::{Audit, AuditError, Fresh, Search, Upto};
@@ -137,7 +138,7 @@ pub struct Live {
 pub trait Reads: Send + Sync {
     /// The columns that a resource shows just now; none if there is no such resource.
     fn columns(&self, resource: &str) -> Vec<Column>;
-    /// Answers a request; `if_none_match` is the header's value.
+    /// Answers a request; `if_none_match` is the header's value. What is known without waiting is known by this call.
     fn read(
         &self,
         request: QueryRequest,
@@ -163,18 +164,20 @@ impl Reads for Queries {
         request: QueryRequest,
         if_none_match: Option<String>,
     ) -> BoxFuture<'_, Result<Read, QueryError>> {
-        Box::pin(async move {
-            let one = request.key.is_some();
-            let prepared = self.prepare(request)?;
-            let same = if_none_match.and_then(|tags| self.not_modified(&prepared, &tags));
-            if let Some(meta) = same {
-                return Ok(Read::NotModified(meta));
-            }
-            match one {
-                true => self.row(prepared).await.map(Read::Row),
-                false => self.list(prepared).await.map(Read::List),
-            }
-        })
+        // What needs no waiting is done before anything is boxed: the future of a statement is large to make and to move.
+        let one = request.key.is_some();
+        let prepared = match self.prepare(request) {
+            Ok(prepared) => prepared,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        let same = if_none_match.and_then(|tags| self.not_modified(&prepared, &tags));
+        if let Some(meta) = same {
+            return Box::pin(ready(Ok(Read::NotModified(meta))));
+        }
+        match one {
+            true => Box::pin(async move { self.row(prepared).await.map(Read::Row) }),
+            false => Box::pin(async move { self.list(prepared).await.map(Read::List) }),
+        }
     }
 
     fn follow<'a>(

@@ -176,7 +176,7 @@ pub(crate) fn problem_of(error: &QueryError) -> Problem {
 pub(crate) fn fresh(reply: Reply, meta: &Meta) -> Reply {
     let reply = reply
         .with_text(ETAG, &meta.etag)
-        .with_text(ANNALS_POSITION, &list(&meta.positions))
+        .with_text(ANNALS_POSITION, meta.positions.text())
         .with_text(ANNALS_LAG_MS, &meta.lag_ms.to_string());
     match meta.parked {
         0 => reply,

@@ -1,5 +1,7 @@
 //! Answers: rows as Postgres wrote them in JSON, and what they are worth: positions, lag, parked streams, entity tag.
 
+use std::fmt::Write;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use annals_record::{Offset, Position, Version};
@@ -38,13 +40,50 @@ pub struct ListAnswer {
 pub struct Meta {
     /// The last offset folded of each shard that has records, in the order of shards; with expansions, by all
     /// projections that the answer comes from.
-    pub positions: Vec<Position>,
+    pub positions: Positions,
     /// The age of the oldest record that was not folded, in ms; 0 if all were. See [`crate::freshness`].
     pub lag_ms: u64,
     /// How many streams of these projections are parked.
     pub parked: u64,
     /// `W/"…"`, the same as long as request, caller's access and checkpoints are.
     pub etag: String,
+}
+
+/// Positions in the order of shards, and the text that headers have of them: written once for all answers of one state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Positions(Arc<(Vec<Position>, String)>);
+
+impl Positions {
+    /// With a comma and a space between: `0:1041, 1:77`.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0.1
+    }
+}
+
+impl From<Vec<Position>> for Positions {
+    fn from(positions: Vec<Position>) -> Self {
+        let mut text = String::with_capacity(positions.len() * 12);
+        for (at, position) in positions.iter().enumerate() {
+            // Writing to a text cannot fail.
+            let _ = write!(text, "{}{position}", if at == 0 { "" } else { ", " });
+        }
+        Self(Arc::new((positions, text)))
+    }
+}
+
+impl Deref for Positions {
+    type Target = [Position];
+
+    fn deref(&self) -> &[Position] {
+        &self.0.0
+    }
+}
+
+impl<const N: usize> PartialEq<[Position; N]> for Positions {
+    fn eq(&self, other: &[Position; N]) -> bool {
+        **self == other[..]
+    }
 }
 
 impl RowAnswer {
@@ -107,10 +146,17 @@ impl Meta {
 }
 
 /// What all of these have folded.
-fn positions(states: &[Arc<State>], freshness: &Freshness) -> Vec<Position> {
-    let Some((first, others)) = states.split_first() else {
-        return Vec::new();
-    };
+fn positions(states: &[Arc<State>], freshness: &Freshness) -> Positions {
+    match states.split_first() {
+        None => Positions::from(Vec::new()),
+        // Each answer of a state says the same of it.
+        Some((only, [])) => only.positions(|| common(only, &[], freshness)).clone(),
+        Some((first, others)) => common(first, others, freshness),
+    }
+}
+
+/// Of each shard the least that these have folded.
+fn common(first: &State, others: &[Arc<State>], freshness: &Freshness) -> Positions {
     let position = |(shard, next): &(annals_record::Shard, Offset)| {
         let next = others
             .iter()
@@ -123,7 +169,8 @@ fn positions(states: &[Arc<State>], freshness: &Freshness) -> Vec<Position> {
             Offset::new(last),
         ))
     };
-    first.checkpoints().iter().filter_map(position).collect()
+    let positions: Vec<_> = first.checkpoints().iter().filter_map(position).collect();
+    positions.into()
 }
 
 /// `W/"{request}.{state}…"`, each part 12 bytes of SHA-256 in base64url.

@@ -33,7 +33,7 @@ mod sql;
 pub mod value;
 
 pub use access::{Access, Private, Rows, Scope};
-pub use answer::{ListAnswer, Meta, RowAnswer};
+pub use answer::{ListAnswer, Meta, Positions, RowAnswer};
 pub use cache::CacheStats;
 pub use cursor::{CursorKey, CursorKeyError};
 pub use error::QueryError;

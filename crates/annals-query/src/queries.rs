@@ -159,7 +159,7 @@ impl Queries {
             return None;
         }
         freshness::check_folded(&states, &prepared.request.after).ok()?;
-        count(names::NOT_MODIFIED, prepared);
+        prepared.resource.counted.not_modified.increment(1);
         let now_ms = self.ambient.now_ms();
         Some(Meta::with_tag(etag, &sources, &states, &self.freshness, now_ms))
     }
@@ -318,17 +318,16 @@ impl Queries {
         let states = self.freshness.known(&prepared.sources());
         let states = states.filter(|states| freshness::check_folded(states, &prepared.request.after).is_ok());
         let found = self.answers.get(&prepared.whole, states.as_deref());
-        let name = if found.is_some() {
-            names::CACHE_HITS
-        } else {
-            names::CACHE_MISSES
-        };
-        count(name, prepared);
+        let counted = &prepared.resource.counted;
+        match &found {
+            Some(_) => counted.hits.increment(1),
+            None => counted.misses.increment(1),
+        }
         found
     }
 
     async fn ask<T: Reading>(&self, prepared: &Prepared) -> Result<Asked<T>, QueryError> {
-        count(names::STATEMENTS, prepared);
+        prepared.resource.counted.statements.increment(1);
         match self.lanes.fetch_one(&T::statement(prepared)).await {
             Ok(row) => self.read(prepared, &row),
             // The build's schema was dropped after a switch.
@@ -432,9 +431,4 @@ impl Reading for Found {
     fn remember(&self, queries: &Queries, prepared: &Prepared) {
         queries.answers.put(prepared.whole, self.clone());
     }
-}
-
-fn count(name: &'static str, prepared: &Prepared) {
-    let resource = prepared.resource.definition.resource.clone();
-    metrics::counter!(name, "resource" => resource).increment(1);
 }

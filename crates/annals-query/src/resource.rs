@@ -11,12 +11,14 @@ mod catalog;
 mod define;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use metrics::Counter;
 use sqlx::PgPool;
 
-use crate::QueryError;
 use crate::value::SqlType;
+use crate::{QueryError, metrics as names};
 
 pub use define::{Definition, Expansion, definitions};
 
@@ -50,6 +52,34 @@ pub struct Resource {
     pub filter: Vec<usize>,
     /// Columns to sort by.
     pub sort: Vec<usize>,
+    /// What is counted of it.
+    pub(crate) counted: Counted,
+}
+
+/// The counters of a resource: a look into the registry for each answer would cost more than to find the answer.
+pub(crate) struct Counted {
+    pub(crate) statements: Counter,
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) not_modified: Counter,
+}
+
+impl Counted {
+    fn of(resource: &str) -> Self {
+        let counter = |name| metrics::counter!(name, "resource" => resource.to_owned());
+        Self {
+            statements: counter(names::STATEMENTS),
+            hits: counter(names::CACHE_HITS),
+            misses: counter(names::CACHE_MISSES),
+            not_modified: counter(names::NOT_MODIFIED),
+        }
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted")
+    }
 }
 
 /// Why the resources cannot be served. Names the resource and what would be right.

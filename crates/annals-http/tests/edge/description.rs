@@ -60,7 +60,7 @@ async fn every_reference_leads_somewhere() {
 async fn each_operation_is_served_as_described() {
     let bank = Bank::new();
     let meta = Meta {
-        positions: Vec::new(),
+        positions: Vec::new().into(),
         lag_ms: 0,
         parked: 0,
         etag: "W/\"e\"".to_owned(),

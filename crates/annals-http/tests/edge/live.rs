@@ -27,7 +27,7 @@ pub(crate) fn live(events: impl Stream<Item = Next> + Send + 'static) -> Live {
     let positions: [Position; 2] = ["0:1041".parse().unwrap(), "1:77".parse().unwrap()];
     Live {
         meta: Meta {
-            positions: positions.to_vec(),
+            positions: positions.to_vec().into(),
             lag_ms: 12,
             parked: 1,
             etag: "W/\"abc\"".to_owned(),

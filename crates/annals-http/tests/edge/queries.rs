@@ -13,7 +13,7 @@ use crate::harness::{Ask, Bank, ID};
 fn meta(parked: u64) -> Meta {
     let positions: [Position; 2] = ["0:1041".parse().unwrap(), "1:77".parse().unwrap()];
     Meta {
-        positions: positions.to_vec(),
+        positions: positions.to_vec().into(),
         lag_ms: 12,
         parked,
         etag: "W/\"abc\"".to_owned(),

@@ -1,7 +1,7 @@
 //! Where one live projection is: its build, its checkpoints and what is parked, as one snapshot saw them.
 
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use annals_record::{Offset, Shard};
 use aws_lc_rs::digest;
@@ -10,11 +10,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
+use crate::answer::Positions;
+
 /// Where a projection is, in one snapshot.
 #[derive(Debug)]
 pub struct State {
     seen: Seen,
     token: Arc<str>,
+    /// Made when first asked for: not every state is answered with.
+    positions: OnceLock<Positions>,
 }
 
 /// What a statement says of a projection, in the columns of [`crate::sql`].
@@ -73,6 +77,7 @@ impl State {
         }
         Self {
             token: token(&text),
+            positions: OnceLock::new(),
             seen,
         }
     }
@@ -85,6 +90,11 @@ impl State {
     #[must_use]
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// Its positions, made by the first who asks.
+    pub(crate) fn positions(&self, make: impl FnOnce() -> Positions) -> &Positions {
+        self.positions.get_or_init(make)
     }
 
     /// The live build; `None` if there is none.

@@ -253,7 +253,7 @@ impl Shared {
             state.prepared = prepared;
             state.checked = checked;
             let before = state.feed.end();
-            state.feed.advance(&listing.rows, meta.positions.clone().into());
+            state.feed.advance(&listing.rows, Arc::from(&*meta.positions));
             state.feed.forget(share);
             state.feed.end() > before
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, PgPool, Row};
 
-use super::{Column, Definition, LoadError, Resource};
+use super::{Column, Counted, Definition, LoadError, Resource};
 use crate::value::SqlType;
 
 /// Columns of a table in order: name, type, never null.
@@ -159,6 +159,7 @@ fn resolve(definition: &Arc<Definition>, build: i32, found: &Columns) -> Result<
         offered("sort", &definition.sort)?,
     );
     Ok(Resource {
+        counted: Counted::of(&definition.resource),
         definition: Arc::clone(definition),
         build,
         owner: owner.transpose()?,

@@ -54,6 +54,7 @@ async fn a_query_waits_for_its_position_and_sees_the_row() {
     let list = waiting.await.unwrap().unwrap();
     assert_eq!(ids(&list), [1]);
     assert_eq!(list.meta.positions, [position("0:0"), position("1:4")]);
+    assert_eq!(list.meta.positions.text(), "0:0, 1:4");
     task.abort();
 }
 
