@@ -98,7 +98,8 @@ impl RunnerSettings {
 
 /// What the runner works with.
 pub struct Parts {
-    /// As the database role of projectors; at least two connections.
+    /// As the database role of projectors; at least two connections. Builds that find none wait for one, and try again
+    /// after the pool's time-out: one for each that is fed at once, and two more, are of use.
     pub pool: PgPool,
     /// The log.
     pub log: Arc<dyn Log>,

@@ -15,6 +15,7 @@ use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::lifecycle::{at_the_end, live_with, second};
 use crate::support::{CUSTOMER, Folders, SHARDS, TestLog, column, order, placed};
 
 pub struct Running {
@@ -383,4 +384,39 @@ async fn what_does_not_concern_a_build_costs_it_few_transactions() {
     );
     let sql = "SELECT count(*)::text FROM orders_b1.orders";
     assert_eq!(column(&pool, sql).await, [orders.to_string()]);
+}
+
+#[tokio::test]
+async fn more_builds_than_connections_wait_for_each_other_and_none_fails() {
+    let Some(database) = TestDatabase::create().await else {
+        return;
+    };
+    let all = database.pool().await;
+    // Six live builds and one beside them, leases and the look for what is to be done: two connections for all.
+    let few = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(2)
+        .connect_with(all.connect_options().as_ref().clone())
+        .await
+        .unwrap();
+    let (first, new) = (Folders::copy(), Folders::copy());
+    let mut log = TestLog::new().await;
+    let running = node(&few, "a", &log, &first).await;
+    live_with(&all, &mut log, 30).await;
+    annals_projection::lifecycle::ask_rebuild(&all, &second(&new))
+        .await
+        .unwrap();
+    for n in 30..60 {
+        log.write(&order(n), 1, "order.placed", &placed(CUSTOMER, 100))
+            .await;
+    }
+    at_the_end(&all, &log, &[1, 2]).await;
+    running.caught_up(&log, "daily_sales").await;
+    let progress = running.progress.now();
+    assert_eq!(progress.len(), 7, "{progress:?}");
+    assert!(
+        progress.iter().all(|(_, progress)| progress.error.is_none()),
+        "{progress:?}"
+    );
+    running.stop().await;
+    few.close().await;
 }

@@ -142,8 +142,9 @@ section! {
         rebuild_bytes: Bytes = Bytes::mib(16),
         /// From one transaction's begin to the next one's, unless a batch is full before.
         batch_ms: u64 = 50,
-        /// Connections.
-        pool: u32 = 4,
+        /// Connections, opened when they are needed; 0: two for each read model, its live build and one beside it, and two
+        /// more. With fewer, builds that are fed at once wait for each other, live ones too. At least 2.
+        pool: u32 = 0,
         /// The server ends a statement that takes longer.
         statement_timeout_ms: u64 = 30_000,
         /// How long a build is fed on after another one was switched to, in seconds.

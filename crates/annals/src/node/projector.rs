@@ -27,9 +27,10 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<()
         ..RunnerSettings::default()
     };
     runner.validate().map_err(|what| ConfigError(what.to_owned()))?;
+    let connections = connections(settings.pool, parts.projections.iter().count());
     let pool = parts
         .databases
-        .pool(DatabaseRole::Projector, "projector", settings.pool.max(2), None)
+        .pool(DatabaseRole::Projector, "projector", connections, None)
         .await?;
     let runner = ProjectionRunner::new(
         annals_projection::Parts {
@@ -47,4 +48,29 @@ pub(crate) async fn start(parts: &Parts, tasks: &mut Tasks) -> anyhow::Result<()
     let stop = tasks.token(Phase::Work);
     tasks.spawn(Phase::Work, "projector", runner.run(stop));
     Ok(())
+}
+
+/// `projection.pool`, or as many as can be of use: a build has one transaction at a time, and beside the builds there are
+/// leases, the look for what is to be done, and whoever resumes parked streams while the build waits for its gate.
+fn connections(set: u32, read_models: usize) -> u32 {
+    match set {
+        0 => u32::try_from(2 * read_models + 2).unwrap_or(u32::MAX),
+        set => set.max(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections;
+
+    #[test]
+    fn a_live_build_and_one_beside_it_never_wait_for_a_connection() {
+        assert_eq!(connections(0, 6), 14);
+        assert_eq!(connections(0, 0), 2);
+    }
+
+    #[test]
+    fn what_is_set_counts_but_for_one_that_could_not_work() {
+        assert_eq!((connections(4, 6), connections(1, 6)), (4, 2));
+    }
 }
