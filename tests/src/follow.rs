@@ -34,6 +34,8 @@ pub struct Follower {
     pub snapshots: usize,
     /// Events that told what was held already.
     pub repeats: usize,
+    /// Events that told of an earlier version than the one that was held.
+    pub went_back: usize,
     /// The last event, once it has come.
     pub end: Option<Value>,
 }
@@ -60,6 +62,7 @@ impl Follower {
             last: before.and_then(|before| before.last.clone()),
             snapshots: before.map_or(0, |before| before.snapshots),
             repeats: before.map_or(0, |before| before.repeats),
+            went_back: before.map_or(0, |before| before.went_back),
             end: None,
         }
     }
@@ -112,15 +115,21 @@ impl Follower {
 
     fn take(&mut self, event: &Event) {
         let key = |row: &Value| row["key"].as_str().unwrap_or_default().to_owned();
+        let earlier = |new: &Value, old: Option<&Value>| {
+            old.is_some_and(|old| new["version"].as_u64() < old["version"].as_u64())
+        };
         match event.kind.as_str() {
             "snapshot" => {
                 self.snapshots += 1;
                 let rows = event.data["data"].as_array().cloned().unwrap_or_default();
+                let back = rows.iter().filter(|row| earlier(row, self.held.get(&key(row))));
+                self.went_back += back.count();
                 self.held = rows.into_iter().map(|row| (key(&row), row)).collect();
             }
             "change" => {
                 let before = self.held.insert(key(&event.data), event.data.clone());
                 self.repeats += usize::from(before.as_ref() == Some(&event.data));
+                self.went_back += usize::from(earlier(&event.data, before.as_ref()));
             }
             "remove" => self.repeats += usize::from(self.held.remove(&key(&event.data)).is_none()),
             "end" => self.end = Some(event.data.clone()),
