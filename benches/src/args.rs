@@ -8,17 +8,19 @@ pub struct Args {
     /// The form of `make bench`: well under a minute.
     pub short: bool,
     rounds: Option<usize>,
+    events: Option<u64>,
     seconds: Option<f64>,
 }
 
 impl Args {
-    /// Reads `--short`, `--rounds N` and `--seconds N`; leaves the program with status 2 on anything else.
+    /// Reads `--short`, `--rounds N`, `--events N` and `--seconds N`; leaves the program with status 2 on anything else.
     #[must_use]
     pub fn parse() -> Self {
         let mut words = std::env::args().skip(1);
         let mut args = Self {
             short: false,
             rounds: None,
+            events: None,
             seconds: None,
         };
         while let Some(word) = words.next() {
@@ -32,6 +34,10 @@ impl Args {
                     args.rounds = value().parse().ok().filter(|rounds| *rounds > 0);
                     args.rounds.is_some()
                 }
+                "--events" => {
+                    args.events = value().parse().ok().filter(|events| *events > 0);
+                    args.events.is_some()
+                }
                 "--seconds" => {
                     args.seconds = value().parse().ok().filter(|seconds| *seconds > 0.0);
                     args.seconds.is_some()
@@ -39,7 +45,7 @@ impl Args {
                 _ => false,
             };
             if !known {
-                println!("usage: [--short] [--rounds N] [--seconds N of one round]");
+                println!("usage: [--short] [--rounds N] [--events N] [--seconds N of one round]");
                 std::process::exit(2);
             }
         }
@@ -50,6 +56,12 @@ impl Args {
     #[must_use]
     pub fn rounds(&self, short: usize, long: usize) -> usize {
         self.rounds.unwrap_or(if self.short { short } else { long })
+    }
+
+    /// How many events, if nothing else is said.
+    #[must_use]
+    pub fn events(&self, short: u64, long: u64) -> u64 {
+        self.events.unwrap_or(if self.short { short } else { long })
     }
 
     /// How long a round takes, if nothing else is said.

@@ -31,7 +31,17 @@ pub fn named(name: &str) -> f64 {
 /// Bytes of this process that are in memory.
 #[must_use]
 pub fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident_in(Path::new("/proc/self/status"))
+}
+
+/// The same of another process.
+#[must_use]
+pub fn resident_of(pid: u32) -> f64 {
+    resident_in(Path::new(&format!("/proc/{pid}/status")))
+}
+
+fn resident_in(status: &Path) -> f64 {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
     kib.unwrap_or_default() * 1_024.0

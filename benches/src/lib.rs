@@ -7,16 +7,19 @@
 //!
 //! | module | has |
 //! |---|---|
-//! | [`args`] | `--short`, `--rounds N`, `--seconds N` |
+//! | [`args`] | `--short`, `--rounds N`, `--events N`, `--seconds N` |
 //! | [`report`] | pairs of rounds, medians, spread, the tables |
 //! | [`cpu`] | CPU seconds of processes |
 //! | [`database`] | databases on the tests' server, or on a private one |
 //! | [`load`] | clients over HTTP/1.1 that wait for each answer |
 //! | [`products`] | the commands that are sent: `products/receive` over 10,000 products |
+//! | [`orders`] | the reference backend's orders, to fill a log |
 //! | [`node`] | an engine over a log, without HTTP |
 //! | [`appender`] | the floor under the engine: the bytes of its records, appended by hand |
 //! | [`floor`] | the whole path written by hand, over HTTP |
 //! | [`real`] | the backend's own binary as a process |
+//! | [`site`] | nodes of single roles |
+//! | [`by_hand`] | a rebuild written by hand |
 //! | [`side`] | one side of a comparison over HTTP, and what its rounds cost |
 
 #![allow(
@@ -28,15 +31,18 @@
 
 pub mod appender;
 pub mod args;
+pub mod by_hand;
 pub mod cpu;
 pub mod database;
 pub mod floor;
 pub mod load;
 pub mod node;
+pub mod orders;
 pub mod products;
 pub mod real;
 pub mod report;
 pub mod side;
+pub mod site;
 
 /// The allocator of the backend's binary, for all that is measured beside it.
 pub use mimalloc::MiMalloc as Allocator;

@@ -172,9 +172,7 @@ async fn client(
         }
         request.clear();
         requests(n, &mut request);
-        socket.write_all(&request).await?;
-        answer.clear();
-        read(&mut socket, &mut answer).await?;
+        ask(&mut socket, &request, &mut answer).await?;
         seen.latencies_us
             .push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
         // `HTTP/1.1 200`: the tenth byte.
@@ -186,6 +184,16 @@ async fn client(
             seen.first_bad.get_or_insert_with(text);
         }
     }
+}
+
+/// Sends one request and reads its answer, all of it, in place of what was there.
+///
+/// # Errors
+/// If the connection breaks.
+pub async fn ask(socket: &mut TcpStream, request: &[u8], answer: &mut Vec<u8>) -> anyhow::Result<()> {
+    socket.write_all(request).await?;
+    answer.clear();
+    read(socket, answer).await
 }
 
 /// Reads one answer, all of it.

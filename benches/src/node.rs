@@ -26,6 +26,8 @@ use crate::products;
 pub const SHARDS: u32 = 16;
 
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Nobody renews the node's own row: it has to outlive every run.
+const LEASE: Duration = Duration::from_secs(3_600);
 
 /// The machine's clock and random bytes.
 pub struct System;
@@ -80,7 +82,19 @@ impl Node {
         name: &str,
         settings: EngineSettings,
     ) -> anyhow::Result<Self> {
-        let catalog = products::catalog()?;
+        Self::of_catalog(database, name, settings, products::catalog()?).await
+    }
+
+    /// The same with other aggregates.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn of_catalog(
+        database: &Database,
+        name: &str,
+        settings: EngineSettings,
+        catalog: Catalog,
+    ) -> anyhow::Result<Self> {
         let pool = database.pool(6).await?;
         PostgresLog::create(&pool, catalog.app(), shard_count()).await?;
         let app = catalog.app().clone();
@@ -95,12 +109,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run());
         let store = PgStreamStore::new(pool.clone(), app, shard_count(), JournalHead::LogHead);
-        let leases = PgLeases::new(
-            pool,
-            NodeId::new(name),
-            format!("http://{name}"),
-            Duration::from_secs(10),
-        );
+        let leases = PgLeases::new(pool, NodeId::new(name), format!("http://{name}"), LEASE);
         Self::start(Arc::new(log), Arc::new(store), leases, catalog, settings, tasks).await
     }
 
@@ -119,12 +128,7 @@ impl Node {
         let log = Arc::new(log);
         let pool = database.pool(6).await?;
         let store = PgStreamStore::new(pool.clone(), app.clone(), shard_count(), JournalHead::Indexer);
-        let leases = PgLeases::new(
-            pool,
-            NodeId::new("kafka"),
-            "http://kafka",
-            Duration::from_secs(10),
-        );
+        let leases = PgLeases::new(pool, NodeId::new("kafka"), "http://kafka", LEASE);
         let engine = EngineSettings {
             tail_bytes: 1 << 30,
             writer: WriterSettings::KAFKA,
@@ -221,18 +225,33 @@ impl Node {
     /// # Errors
     /// If one gets another answer than a commit.
     pub async fn send(&self, requests: Vec<CommandRequest>, senders: usize) -> anyhow::Result<f64> {
-        let count = requests.len();
+        self.send_all(requests.into_iter().map(Ok), senders).await
+    }
+
+    /// The same of requests that are made while others are under way.
+    ///
+    /// # Errors
+    /// If one cannot be made, or gets another answer than a commit.
+    pub async fn send_all(
+        &self,
+        mut requests: impl Iterator<Item = anyhow::Result<CommandRequest>>,
+        senders: usize,
+    ) -> anyhow::Result<f64> {
         let began = Instant::now();
-        let mut requests = requests.into_iter();
+        let mut count = 0_u64;
         let mut open = FuturesUnordered::new();
         let send = |request| self.commands.send(request, DEADLINE);
-        open.extend(requests.by_ref().take(senders).map(send));
+        for request in requests.by_ref().take(senders) {
+            open.push(send(request?));
+        }
         while let Some(answer) = open.next().await {
             match answer.context("a command got no answer")?.outcome {
-                Outcome::Committed(_) => {}
+                Outcome::Committed(_) => count += 1,
                 other => bail!("a command was not committed: {other:?}"),
             }
-            open.extend(requests.next().map(send));
+            if let Some(request) = requests.next() {
+                open.push(send(request?));
+            }
         }
         Ok(count as f64 / began.elapsed().as_secs_f64())
     }

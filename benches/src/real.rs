@@ -80,6 +80,27 @@ impl Server {
         })
     }
 
+    /// A program that says where it is ready, with no token.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn of(command: Command) -> anyhow::Result<Self> {
+        let (child, address, ops) = start(command).await?;
+        Ok(Self {
+            address,
+            ops,
+            token: String::new(),
+            child,
+            _dir: None,
+        })
+    }
+
+    /// Bytes of the process that are in memory.
+    #[must_use]
+    pub fn resident(&self) -> f64 {
+        self.child.id().map_or(0.0, crate::cpu::resident_of)
+    }
+
     /// This program again, with the words `serve-floor`, the database, the token, and brokers and topic if there are any.
     ///
     /// # Errors
@@ -150,6 +171,14 @@ pub async fn served_floor() -> anyhow::Result<bool> {
 /// # Errors
 /// If it does not answer.
 pub async fn metric(ops: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    Ok(metrics(ops, name).await?.iter().map(|(_, value)| value).sum())
+}
+
+/// A metric's values with their labels as they are told.
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn metrics(ops: SocketAddr, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
     let mut socket = tokio::net::TcpStream::connect(ops).await?;
     let ask = format!("GET /metrics HTTP/1.1\r\nhost: {ops}\r\nconnection: close\r\n\r\n");
     socket.write_all(ask.as_bytes()).await?;
@@ -158,11 +187,10 @@ pub async fn metric(ops: SocketAddr, name: &str) -> anyhow::Result<f64> {
     let value = |line: &str| {
         let rest = line.strip_prefix(name)?;
         let (labels, value) = rest.rsplit_once(' ')?;
-        (labels.is_empty() || labels.starts_with('{'))
-            .then(|| value.parse::<f64>().ok())
-            .flatten()
+        let of_name = labels.is_empty() || labels.starts_with('{');
+        of_name.then(|| Some((labels.to_owned(), value.parse().ok()?)))?
     };
-    Ok(answer.lines().filter_map(value).sum())
+    Ok(answer.lines().filter_map(value).collect())
 }
 
 /// Starts it and waits for the line that says where it listens.

@@ -1,5 +1,6 @@
 //! Queries over HTTP: a row by its key against the same SQL through sqlx without a server (must reach half of it), and
-//! 304 answers against a bare axum handler (must reach 0.7 of it).
+//! 304 answers against a bare axum handler (must reach 0.7 of it): one beside the clients, in their process, and one in a
+//! process of its own, as the backend is, which looks the token up and gives as many headers.
 //!
 //! The backend runs as a process of its own with 10,000 products in its read model.
 
@@ -10,6 +11,7 @@
     reason = "a program from outside"
 )]
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,11 +23,14 @@ use annals_benches::load::{self, Requests, Until};
 use annals_benches::products::{PRODUCTS, product_of, register_over_http, sku};
 use annals_benches::real::{self, Server};
 use annals_benches::report::{self, Must, Pairs};
+use annals_record::hash::sha256;
 use anyhow::{Context, bail};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::IntoResponse;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 const CLIENTS: usize = 64;
 
@@ -87,7 +92,7 @@ async fn bare() -> anyhow::Result<SocketAddr> {
         Some(tag) => (StatusCode::NOT_MODIFIED, [(header::ETAG, tag.clone())]),
         None => (
             StatusCode::OK,
-            [(header::ETAG, header::HeaderValue::from_static("W/\"1\""))],
+            [(header::ETAG, HeaderValue::from_static("W/\"1\""))],
         ),
     };
     let routes = axum::Router::new().route("/v1/products/{sku}", axum::routing::get(handler));
@@ -95,6 +100,56 @@ async fn bare() -> anyhow::Result<SocketAddr> {
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, routes).await });
     Ok(address)
+}
+
+/// The word that makes this program the floor in a process of its own.
+const FLOOR: &str = "serve-bare";
+
+/// The same with the caller's token looked up by its hash, and the headers that every answer of the backend has.
+async fn alone(token: String) -> anyhow::Result<()> {
+    let known = HashMap::from([(sha256(token.as_bytes()), "bench")]);
+    let handler = async move |headers: HeaderMap| {
+        let bearer = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = bearer.and_then(|value| value.strip_prefix("Bearer "));
+        let caller = token.and_then(|token| known.get(&sha256(token.as_bytes())));
+        let (Some(_), Some(tag)) = (caller, headers.get(header::IF_NONE_MATCH)) else {
+            return StatusCode::UNAUTHORIZED.into_response();
+        };
+        let text = HeaderValue::from_static;
+        let positions = (0..16)
+            .map(|shard| format!("{shard}:1042"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let of_row = [
+            ("annals-position", HeaderValue::from_str(&positions)),
+            (
+                "correlation-id",
+                HeaderValue::from_str(&Uuid::new_v4().to_string()),
+            ),
+            ("annals-lag-ms", Ok(text("0"))),
+            ("x-content-type-options", Ok(text("nosniff"))),
+            ("referrer-policy", Ok(text("no-referrer"))),
+            ("cache-control", Ok(text("private, no-cache"))),
+            (
+                "content-security-policy",
+                Ok(text("default-src 'none'; frame-ancestors 'none'")),
+            ),
+        ];
+        let mut answer = (StatusCode::NOT_MODIFIED, [(header::ETAG, tag.clone())]).into_response();
+        for (name, value) in of_row {
+            if let Ok(value) = value {
+                answer.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+        answer
+    };
+    let routes = axum::Router::new().route("/v1/products/{sku}", axum::routing::get(handler));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("ready http://{}", listener.local_addr()?);
+    axum::serve(listener, routes).await?;
+    Ok(())
 }
 
 /// The entity tag of one product, once its row is there.
@@ -187,6 +242,21 @@ async fn run(args: Args) -> anyhow::Result<()> {
         async || ask(bare, b'3', &conditional).await,
     );
     report::row("304 (floor: axum)", &pairs.await?, 0, Must::Reach(0.7));
+
+    let mut command = tokio::process::Command::new(std::env::current_exe()?);
+    command.args([FLOOR, &backend.token]);
+    let alone = Server::of(command).await?;
+    let pairs = Pairs::take(
+        rounds,
+        async || ask(backend.address, b'3', &conditional).await,
+        async || ask(alone.address, b'3', &conditional).await,
+    );
+    report::row(
+        "304 (floor: axum, a process, token)",
+        &pairs.await?,
+        0,
+        Must::Reach(0.7),
+    );
     pool.close().await;
     drop(backend);
     databases.end().await
@@ -196,5 +266,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
 static ALLOCATOR: annals_benches::Allocator = annals_benches::Allocator;
 
 fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, word, token] = &words[..]
+        && word == FLOOR
+    {
+        return report::on_runtime(2, alone(token.clone()));
+    }
     report::on_runtime(2, run(Args::parse()))
 }
