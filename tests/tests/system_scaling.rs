@@ -33,7 +33,7 @@ struct Loaded {
 impl Loaded {
     async fn start(options: &Options) -> Self {
         // No fault is made by a plan here; the kind only must be one that needs nothing.
-        let (ground, _, _) = Ground::prepare(options, vec![Kind::Kill]).await.unwrap();
+        let (ground, _) = Ground::prepare(options, vec![Kind::Kill]).await.unwrap();
         let clients = Clients::of(&ground, options);
         let streams = ground.register().await.unwrap();
         let load = start_load(&clients, &streams, 1);
