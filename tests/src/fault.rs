@@ -56,7 +56,7 @@ const CALM: Duration = Duration::from_millis(700);
 const RESOLVED: Duration = Duration::from_secs(60);
 /// How long checkouts may take to end in the end: the timer that gives them up, the longest pause before something that
 /// failed is tried again (`process.retry_max_s`, 60 s), and the machine being busy.
-const SETTLED: Duration = Duration::from_secs(150);
+const SETTLED: Duration = Duration::from_secs(180);
 
 /// What a run is.
 #[derive(Debug, Clone, clap::Parser)]

@@ -34,7 +34,7 @@ async fn restarted(ground: &mut Ground) -> Api {
     // In order: it gives its leases back.
     ground.commands[0].term().await.unwrap();
     ground.commands[0].start(&ground.shared);
-    ground.commands[0].ready().await.unwrap();
+    ground.commands[0].ready(&ground.shared).await.unwrap();
     api(ground)
 }
 
@@ -285,7 +285,7 @@ async fn at_three_times_its_capacity_a_node_sheds_and_what_it_accepts_is_not_lat
     home.set("ANNALS__COMMAND__QUEUE_MS", &QUEUE.as_millis().to_string());
     ground.commands[0].term().await.unwrap();
     ground.commands[0].start(&ground.shared);
-    ground.commands[0].ready().await.unwrap();
+    ground.commands[0].ready(&ground.shared).await.unwrap();
     let (api, pid) = (api(&ground), ground.commands[0].pid().unwrap());
     for stream in &streams {
         post(&api, stream).await.is(200);

@@ -218,16 +218,24 @@ impl Node {
 
     /// Waits until it says that it is ready.
     ///
+    /// One that gives up before, since the database did not answer in time, is started again, as a supervisor would.
+    ///
     /// # Errors
-    /// If it ends before, or takes too long.
-    pub async fn ready(&mut self) -> Result<(), String> {
+    /// If it takes too long.
+    pub async fn ready(&mut self, shared: &Shared) -> Result<(), String> {
         let until = Instant::now() + START;
+        let mut gave_up = String::new();
         while lock(&self.slot.addresses).is_none() {
             if let Some(died) = self.died() {
-                return Err(died);
+                gave_up = format!("; {died}");
+                self.kill().await;
+                self.start(shared);
             }
             if Instant::now() > until {
-                return Err(format!("{} did not become ready within {START:?}", self.name));
+                return Err(format!(
+                    "{} did not become ready within {START:?}{gave_up}",
+                    self.name
+                ));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -102,9 +102,24 @@ impl Injector<'_> {
                 broken(brokers.ok_or("the brokers are not the run's own")?, fault).await
             }
             Kind::Process => {
-                for node in &mut self.ground.processes {
+                let node = fault.node % self.ground.processes.len().max(1);
+                if let Some(node) = self.ground.processes.get_mut(node) {
                     node.kill().await;
                 }
+                // Another one takes over: whoever is killed stays away for longer than its leases last.
+                tokio::time::sleep(fault.lasts).await;
+                Ok(())
+            }
+            Kind::ProcessPause => {
+                let node = fault.node % self.ground.processes.len().max(1);
+                let node = self
+                    .ground
+                    .processes
+                    .get(node)
+                    .ok_or("there are no process nodes")?;
+                node.pause(true);
+                tokio::time::sleep(fault.lasts).await;
+                node.pause(false);
                 Ok(())
             }
             Kind::Readers => {

@@ -144,6 +144,7 @@ fn take(record: &Record, shard: Shard, offset: u64, contents: &mut Contents) -> 
             shard: shard.get(),
             offset,
             record: entry.id.to_string(),
+            time_ms: record.timestamp_ms,
             stream,
             key: entry.idempotency_key.to_string(),
             version: entry.version.get(),

@@ -1,6 +1,7 @@
 //! Clients that place orders and then cancel them, ship them or leave them alone, with all that a checkout needs: customers,
 //! goods of which some run out, a payment gateway. They write down what they were told.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +13,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::check::orders::{Account, Goods, Line, Ordered, Then};
+use super::check::orders::{Account, Goods, Line, Ordered};
 use super::client::{AGAIN, Attempt, Clients};
-use super::history::Told;
+use super::history::Verdict;
 use super::plan::Random;
 use crate::api::Api;
 use crate::shop::{order_data, usd};
@@ -29,6 +30,17 @@ const CONSIDERS_MS: usize = 2_000;
 /// Customers, and goods of which there is enough and hardly anything.
 const CUSTOMERS: usize = 8;
 const STOCKS: [u64; 8] = [9_000, 9_000, 9_000, 9_000, 9_000, 9_000, 9_000, 50];
+/// How customers pay: most of them with something that works at once.
+const METHODS: [&str; 6] = [
+    "tok_ok",
+    "tok_ok",
+    "tok_ok",
+    "tok_ok",
+    "tok_flaky",
+    "tok_declined",
+];
+/// So often an order is tried to be sent off while it is not confirmed.
+const SHIPPED_WITHIN: usize = 12;
 /// What the goods of orders begin with; those of the other load do not.
 pub const GOODS: &str = "G";
 
@@ -135,17 +147,10 @@ impl Shop {
     }
 
     async fn run(self: Arc<Self>, clients: Arc<Clients>, mut random: Random) {
+        let mut to_ship: VecDeque<Ordered> = VecDeque::new();
         while !clients.stop.load(Ordering::Relaxed) {
             let mut ordered = self.draw(&mut random);
-            let method = [
-                "tok_ok",
-                "tok_ok",
-                "tok_ok",
-                "tok_ok",
-                "tok_flaky",
-                "tok_declined",
-            ];
-            let method = method[random.below(method.len())];
+            let method = METHODS[random.below(METHODS.len())];
             let lines: Vec<_> = ordered
                 .lines
                 .iter()
@@ -153,28 +158,44 @@ impl Shop {
                 .collect();
             let customer = &self.customers[random.below(self.customers.len())];
             let data = order_data(customer, "2005-01-02", method, &lines);
-            ordered.placed = told(&clients, &ordered.order, "place", &data, &mut random).await;
-            let considers = Duration::from_millis(u64::try_from(random.below(CONSIDERS_MS)).unwrap_or(0));
-            if ordered.then != Then::Nothing {
-                tokio::time::sleep(considers).await;
+            let place = format!("place-{}", ordered.order);
+            tell(&clients, &mut ordered, "place", place, &data, &mut random).await;
+            match random.below(3) {
+                0 => {
+                    let considers = random.below(CONSIDERS_MS);
+                    tokio::time::sleep(Duration::from_millis(u64::try_from(considers).unwrap_or(0))).await;
+                    let (data, key) = (
+                        json!({"reason": "changed my mind"}),
+                        format!("cancel-{}", ordered.order),
+                    );
+                    tell(&clients, &mut ordered, "cancel", key, &data, &mut random).await;
+                    self.note(ordered);
+                }
+                1 => to_ship.push_back(ordered),
+                _ => self.note(ordered),
             }
-            ordered.answer = match ordered.then {
-                Then::Nothing => None,
-                Then::Cancel => {
-                    let data = json!({"reason": "changed my mind"});
-                    told(&clients, &ordered.order, "cancel", &data, &mut random).await
+            if let Some(mut oldest) = to_ship.pop_front() {
+                // Refused while it is not confirmed: then another time.
+                let (attempt, order) = (oldest.answers.len(), oldest.order.clone());
+                let data = json!({"carrier": "post", "tracking": order});
+                let key = format!("ship-{attempt}-{order}");
+                tell(&clients, &mut oldest, "ship", key, &data, &mut random).await;
+                let last = oldest.answers.last().map(|(_, told)| &told.what);
+                match matches!(last, Some(Verdict::Committed { .. })) || attempt == SHIPPED_WITHIN {
+                    true => self.note(oldest),
+                    false => to_ship.push_back(oldest),
                 }
-                Then::Ship => {
-                    let data = json!({"carrier": "post", "tracking": ordered.order});
-                    told(&clients, &ordered.order, "ship", &data, &mut random).await
-                }
-            };
-            self.placed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(ordered);
+            }
             tokio::time::sleep(THINK).await;
         }
+        to_ship.into_iter().for_each(|ordered| self.note(ordered));
+    }
+
+    fn note(&self, ordered: Ordered) {
+        self.placed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(ordered);
     }
 
     /// One to three goods, some of each.
@@ -187,36 +208,29 @@ impl Shop {
         Ordered {
             order: uuid(),
             lines: lines.collect(),
-            placed: None,
-            then: match random.below(4) {
-                0 => Then::Cancel,
-                1 => Then::Ship,
-                _ => Then::Nothing,
-            },
-            answer: None,
+            answers: Vec::new(),
         }
     }
 }
 
 /// Sends a command of an order with one key until it is answered for good.
-async fn told(
+async fn tell(
     clients: &Clients,
-    order: &str,
+    ordered: &mut Ordered,
     command: &str,
+    key: String,
     data: &Value,
     random: &mut Random,
-) -> Option<Told> {
-    let (path, key) = (
-        format!("/v1/orders/{order}/{command}"),
-        format!("{command}-{order}"),
-    );
-    let stream = format!("order-{order}");
+) {
+    let path = format!("/v1/orders/{}/{command}", ordered.order);
+    let stream = format!("order-{}", ordered.order);
     let mut avoid = None;
     loop {
         let url = clients.pick(avoid.as_deref(), random);
         let request = |url: &str| clients.request(url, &path, &stream, &key, data);
         if let Attempt::Told(told) = clients.send(url.as_deref().map(request)).await {
-            return Some(told);
+            ordered.answers.push((key, told));
+            return;
         }
         avoid = url;
         tokio::time::sleep(AGAIN).await;

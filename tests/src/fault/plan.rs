@@ -46,13 +46,16 @@ pub enum Kind {
     BrokerIsolate,
     /// Two of three brokers get SIGKILL: for some seconds nothing can be acknowledged.
     BrokersTwo,
-    /// The node that runs the checkouts gets SIGKILL, and is started again.
+    /// A node that runs checkouts gets SIGKILL, and is started again.
     Process,
+    /// A node that runs checkouts gets SIGSTOP for longer than its leases last, then SIGCONT: what it sends then, another one
+    /// has sent meanwhile.
+    ProcessPause,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Kill,
         Self::Pause,
         Self::Term,
@@ -73,6 +76,7 @@ impl Kind {
         Self::BrokerIsolate,
         Self::BrokersTwo,
         Self::Process,
+        Self::ProcessPause,
     ];
 
     /// As the command line has it.
@@ -99,6 +103,12 @@ impl Kind {
                 | Self::BrokerIsolate
                 | Self::BrokersTwo
         )
+    }
+
+    /// Whether it happens to nodes that run checkouts.
+    #[must_use]
+    pub fn is_of_processes(self) -> bool {
+        matches!(self, Self::Process | Self::ProcessPause)
     }
 
     /// Whether network namespaces are needed.
@@ -257,7 +267,11 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_faults_and_each_kind_has_its_turn() {
         let lease = Duration::from_secs(2);
-        let plan = |seed| Plan::new(seed, &Kind::ALL, 3, lease).take(20).collect::<Vec<_>>();
+        let plan = |seed| {
+            Plan::new(seed, &Kind::ALL, 3, lease)
+                .take(2 * Kind::ALL.len())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
         for round in plan(7).chunks(Kind::ALL.len()) {

@@ -168,7 +168,13 @@ impl Report {
             let placed = checkouts.orders.len();
             let _ = writeln!(text, "  {:<54}{placed:>8}", "orders placed");
             for (status, number) in &checkouts.statuses {
-                let _ = writeln!(text, "  {:<54}{number:>8}", format!("  {status} in the end"));
+                let _ = writeln!(text, "  {:<54}{number:>8}", format!("  {status}"));
+            }
+            let seconds = |ms: Option<&i64>| ms.map_or(0, |ms| ms / 1_000);
+            let took = &checkouts.confirmed_ms;
+            for (name, ms) in [("half of", took.get(took.len() / 2)), ("all", took.last())] {
+                let name = format!("  {name} those confirmed within s");
+                let _ = writeln!(text, "  {name:<54}{:>8}", seconds(ms));
             }
             let (charged, unsettled) = (checkouts.charged, checkouts.unsettled.len());
             let _ = writeln!(
@@ -254,6 +260,7 @@ impl Report {
 pub(super) fn progress(at: At, fault: &Fault) {
     let (what, number) = match fault.kind.hits_broker() {
         true => ("broker", fault.broker + 1),
+        false if fault.kind.is_of_processes() => ("process", fault.node % 2 + 1),
         false => ("command", fault.node + 1),
     };
     eprintln!(

@@ -24,7 +24,10 @@ use crate::server::Home;
 use crate::unique;
 
 /// How long an order may wait for its confirmation, s: longer than most outages, shorter than a run.
-pub const CHECKOUT_S: u64 = 30;
+pub const CHECKOUT_S: u64 = 60;
+
+/// Nodes that run checkouts.
+const PROCESSES: usize = 2;
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl Ground {
             kinds.skip(Kind::is_of_brokers, "needs --log kafka, and no --brokers");
         }
         if options.orders == 0 {
-            kinds.skip(|kind| kind == Kind::Process, "needs --orders");
+            kinds.skip(Kind::is_of_processes, "needs --orders");
         }
         let mut net = network(&mut kinds);
         let small = kinds.any(|kind| kind == Kind::Disk);
@@ -123,8 +126,8 @@ impl Ground {
             let node = Node::new(&ground.shared, &ground.postgres, name.to_owned(), roles, None).await?;
             ground.readers.push(node);
         }
-        if ground.gateway.is_some() {
-            let name = "process".to_owned();
+        for number in 1..=ground.gateway.as_ref().map_or(0, |_| PROCESSES) {
+            let name = format!("process-{number}");
             let node = Node::new(&ground.shared, &ground.postgres, name, "process", None).await?;
             ground.processes.push(node);
         }
@@ -133,7 +136,7 @@ impl Ground {
         }
         let mut ready = Ok(());
         for node in all(&mut ground.commands, &mut ground.processes, &mut ground.readers) {
-            ready = ready.and(node.ready().await);
+            ready = ready.and(node.ready(&ground.shared).await);
         }
         if let Err(what) = ready {
             ground.keep_logs();
@@ -187,7 +190,7 @@ impl Ground {
         let net = self.net.as_mut();
         let mut node = Node::new(&self.shared, &self.postgres, name, "command", net).await?;
         node.start(&self.shared);
-        let ready = node.ready().await;
+        let ready = node.ready(&self.shared).await;
         self.commands.push(node);
         ready
     }
@@ -212,7 +215,7 @@ impl Ground {
             }
         }
         for node in started {
-            if let Err(what) = node.ready().await {
+            if let Err(what) = node.ready(&self.shared).await {
                 findings.violations.push(conduct(what));
             }
         }

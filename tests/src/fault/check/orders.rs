@@ -18,17 +18,6 @@ pub struct Line {
     pub quantity: u64,
 }
 
-/// What the client does with its order later on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// Nothing.
-    Nothing,
-    /// It cancels it.
-    Cancel,
-    /// Somebody sends it off, if it is confirmed by then.
-    Ship,
-}
-
 /// An order of a client.
 #[derive(Debug, Clone)]
 pub struct Ordered {
@@ -36,12 +25,8 @@ pub struct Ordered {
     pub order: String,
     /// Each product once.
     pub lines: Vec<Line>,
-    /// The answer to `place`.
-    pub placed: Option<Told>,
-    /// What was done with it.
-    pub then: Then,
-    /// The answer to that.
-    pub answer: Option<Told>,
+    /// Every command that was sent to it and its answer: by key, which begins with the command's name.
+    pub answers: Vec<(String, Told)>,
 }
 
 /// A product that is ordered.
@@ -62,6 +47,8 @@ pub struct Entry {
     pub offset: u64,
     /// Its id.
     pub record: String,
+    /// The time of the decision, ms since 1970.
+    pub time_ms: i64,
     /// Its stream.
     pub stream: String,
     /// The hash of the idempotency key.
@@ -112,6 +99,8 @@ pub struct Checked {
     pub stock: BTreeMap<String, (u64, u64)>,
     /// Payments that the gateway holds or has taken.
     pub charged: usize,
+    /// How long orders took from `placed` to `confirmed`, ms, in order.
+    pub confirmed_ms: Vec<i64>,
 }
 
 /// What a stream's events add up to.
@@ -121,6 +110,9 @@ struct Stream {
     status: String,
     /// Why an order was turned down.
     reason: String,
+    placed_ms: i64,
+    /// From then to its confirmation.
+    confirmed_ms: Option<i64>,
     total: u64,
     captured: u64,
     refunded: u64,
@@ -165,6 +157,7 @@ pub fn check(
         };
         *checked.statuses.entry(status).or_default() += 1;
         checked.orders.insert(order.to_owned(), stream.status.clone());
+        checked.confirmed_ms.extend(stream.confirmed_ms);
         let payment = streams.get(&format!("payment-{order}")).unwrap_or(&nothing);
         if !payment.status.is_empty() {
             checked.payments.insert(order.to_owned(), payment.status.clone());
@@ -189,6 +182,7 @@ pub fn check(
             checked.found(Kind::Wrong, what);
         }
     }
+    checked.confirmed_ms.sort_unstable();
     checked.charged = accounts
         .values()
         .filter(|account| matches!(account.status.as_deref(), Some("authorized" | "captured")))
@@ -223,6 +217,11 @@ fn replay(log: &[Entry], checked: &mut Checked) -> BTreeMap<String, Stream> {
             checked.found(Kind::Gap, what);
         }
         for (name, data) in &entry.events {
+            match name.as_str() {
+                "order.placed" => stream.placed_ms = entry.time_ms,
+                "order.confirmed" => stream.confirmed_ms = Some(entry.time_ms - stream.placed_ms),
+                _ => {}
+            }
             stream.version += 1;
             stream.take(name, data);
         }
@@ -274,12 +273,7 @@ fn answers(ordered: &[Ordered], log: &[Entry], hash: impl Fn(&str) -> String, ch
         .map(|entry| ((entry.shard, entry.offset), entry))
         .collect();
     for ordered in ordered {
-        let then = match ordered.then {
-            Then::Nothing | Then::Cancel => "cancel",
-            Then::Ship => "ship",
-        };
-        for (command, told) in [("place", &ordered.placed), (then, &ordered.answer)] {
-            let Some(told) = told else { continue };
+        for (key, told) in &ordered.answers {
             let says = |entry: &&&Entry| {
                 let verdict = match &entry.refusal {
                     Some(code) => Verdict::Rejected { code: code.clone() },
@@ -289,13 +283,13 @@ fn answers(ordered: &[Ordered], log: &[Entry], hash: impl Fn(&str) -> String, ch
                 };
                 entry.record == told.record
                     && entry.stream == format!("order-{}", ordered.order)
-                    && entry.key == hash(&format!("{command}-{}", ordered.order))
+                    && entry.key == hash(key)
                     && verdict == told.what
             };
             let there = placed.get(&(told.shard, told.offset));
             if there.filter(says).is_none() {
                 let what = format!(
-                    "{command} of {} was told {told:?}, and there stands {there:?}",
+                    "{key} of {} was told {told:?}, and there stands {there:?}",
                     ordered.order
                 );
                 checked.found(Kind::Lost, what);

@@ -20,6 +20,7 @@ impl Run {
             shard: 1,
             offset,
             record: format!("r{offset}"),
+            time_ms: 1_000 + i64::try_from(offset).unwrap(),
             stream: stream.to_owned(),
             key: key.to_owned(),
             version: *version,
@@ -57,9 +58,7 @@ impl Run {
                 sku: "G".to_owned(),
                 quantity: 3,
             }],
-            placed: Some(told),
-            then: Then::Nothing,
-            answer: None,
+            answers: vec![(format!("place-{order}"), told)],
         });
     }
 
@@ -161,6 +160,7 @@ fn checkouts_that_ended_rightly_have_no_violation() {
     assert_eq!(checked.unsettled, [""; 0]);
     assert_eq!(checked.stock["G"], (47, 3));
     assert_eq!(checked.charged, 2);
+    assert_eq!(checked.confirmed_ms, [9, 10]);
     assert_eq!(checked.statuses["confirmed"], 1);
 }
 
@@ -210,10 +210,10 @@ fn whoever_is_charged_or_reserved_for_twice_is_seen() {
 #[test]
 fn an_answer_whose_record_is_not_there_is_lost_and_a_gap_is_seen() {
     let mut run = Run::right();
-    run.ordered[0].placed.as_mut().unwrap().offset = 1;
+    run.ordered[0].answers[0].1.offset = 1;
     assert_eq!(run.kinds(), [Kind::Lost]);
     let mut run = Run::right();
-    run.ordered[0].placed.as_mut().unwrap().what = Verdict::Committed { version: 9 };
+    run.ordered[0].answers[0].1.what = Verdict::Committed { version: 9 };
     assert_eq!(run.kinds(), [Kind::Lost]);
     let mut run = Run::right();
     run.forget("product.stock_received", "product-G");
