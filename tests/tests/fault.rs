@@ -51,8 +51,9 @@ async fn on_three_brokers_that_die_too_every_checkout_ends_rightly() {
         return;
     }
     let report = kept(Options {
-        seconds: 25,
-        faults: vec![Kind::BrokerKill, Kind::BrokerPause, Kind::Kill, Kind::Process],
+        seconds: 30,
+        // Of the first two at least one hits a broker, however slow the machine is.
+        faults: vec![Kind::BrokerKill, Kind::BrokerPause, Kind::Process],
         log: "kafka".to_owned(),
         lease_ms: 1_500,
         orders: 2,
@@ -61,5 +62,5 @@ async fn on_three_brokers_that_die_too_every_checkout_ends_rightly() {
     .await;
     let checkouts = report.checkouts.unwrap();
     assert!(checkouts.orders.len() > 10, "{:?}", checkouts.statuses);
-    assert!(report.leaders_moved.is_some());
+    assert!(report.leaders_moved.is_some_and(|moved| moved > 0));
 }
