@@ -1,22 +1,26 @@
 //! Fault runs: real processes under load, broken on purpose by a seeded plan, and a checker over what clients were told
 //! and what the log holds.
 //!
-//! In reading order: [`plan`] (which fault when), [`history`] and [`check`] (what is promised; pure), [`proxy`],
-//! [`postgres`] and [`cluster`] (what runs, and how it is broken), [`client`] (the load that writes everything down),
-//! [`log`] (reading the log by the fold), [`report`].
+//! In reading order: [`plan`] (which fault when), [`history`] and [`check`] (what is promised; pure), [`net`], [`proxy`],
+//! [`postgres`], [`brokers`] and [`cluster`] (what runs, and how it is broken), [`client`] (the load that writes everything down),
+//! [`orders`] (checkouts in it), [`log`] (reading the log by the fold), [`rows`] (the read models), [`report`].
 //!
 //! `make fault` runs it for long; `tests/fault.rs` for a minute. Each run prints the command that repeats it.
 
+pub mod brokers;
 pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod inject;
 pub mod log;
+pub mod net;
+pub mod orders;
 pub mod plan;
 pub mod postgres;
 pub mod proxy;
 pub mod report;
+pub mod rows;
 pub mod setup;
 
 use std::collections::BTreeMap;
@@ -28,10 +32,12 @@ use annals_record::{KeyHash, ShardCount};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use check::orders::Checked;
 use check::{Findings, Kind as Promise, Violation};
 use client::Clients;
 use history::{At, Sent};
 use inject::Injector;
+use orders::Shop;
 use plan::{Fault, Kind, Plan};
 use report::{Outage, Report};
 use setup::Ground;
@@ -43,11 +49,14 @@ const STREAMS: usize = 3;
 /// Clients of each shard.
 const CLIENTS: u64 = 2;
 /// After a fault, every shard must answer within this time.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(90);
 /// How long the load runs undisturbed in the beginning and after each fault.
 const CALM: Duration = Duration::from_millis(700);
 /// How long everything that is open may take to be answered in the end.
 const RESOLVED: Duration = Duration::from_secs(60);
+/// How long checkouts may take to end in the end: the timer that gives them up, the longest pause before something that
+/// failed is tried again (`process.retry_max_s`, 60 s), and the machine being busy.
+const SETTLED: Duration = Duration::from_secs(180);
 
 /// What a run is.
 #[derive(Debug, Clone, clap::Parser)]
@@ -68,24 +77,35 @@ pub struct Options {
     /// How long leases last, ms.
     #[arg(long, default_value_t = 3_000)]
     pub lease_ms: u64,
-    /// Which log: postgres or kafka.
+    /// Which log: postgres or kafka. Kafka without --brokers is three brokers of the run's own, which are broken too.
     #[arg(long, default_value = "postgres")]
     pub log: String,
     /// Kafka: `host:port`, several with commas.
     #[arg(long)]
     pub brokers: Option<String>,
     /// Until when commands must be answered, ms.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 5_000)]
     pub deadline_ms: u64,
+    /// How much longer than an append answers may take before commands are shed, ms.
+    #[arg(long, default_value_t = 100)]
+    pub queue_ms: u64,
     /// Keep what the nodes wrote even if nothing was wrong.
     #[arg(long)]
     pub keep: bool,
+    /// Clients that place orders, whose checkouts a process node runs; 0: neither.
+    #[arg(long, default_value_t = 3)]
+    pub orders: u8,
 }
 
 impl Default for Options {
-    /// Three command nodes on Postgres, two minutes.
+    /// Three command nodes on Postgres, two minutes; deadlines are short, no command is shed, nobody places orders.
     fn default() -> Self {
-        <Self as clap::Parser>::parse_from(["fault"])
+        Self {
+            deadline_ms: 2_000,
+            queue_ms: 60_000,
+            orders: 0,
+            ..<Self as clap::Parser>::parse_from(["fault"])
+        }
     }
 }
 
@@ -96,9 +116,11 @@ impl Options {
         *self.seed.get_or_insert_with(drawn)
     }
 
+    /// Those named, whether they can be made or not; else all that there are for this log.
     fn kinds(&self) -> Vec<Kind> {
+        let fits = |kind: &Kind| self.log == "kafka" || !kind.is_of_brokers();
         match self.faults.is_empty() {
-            true => Kind::ALL.to_vec(),
+            true => Kind::ALL.into_iter().filter(fits).collect(),
             false => self.faults.clone(),
         }
     }
@@ -117,16 +139,23 @@ impl Options {
 pub async fn run(options: &Options) -> Result<Report, String> {
     let mut options = options.clone();
     let seed = options.settle_seed();
-    let (mut ground, kinds, skipped) = Ground::prepare(&options, options.kinds()).await?;
+    let (mut ground, kinds) = Ground::prepare(&options, options.kinds()).await?;
     let mut findings = Findings::default();
     let clients = Clients::of(&ground, &options);
     let streams = ground.register().await?;
+    let shop = match options.orders {
+        0 => None,
+        _ => Some(Shop::open(&ground.api()?).await?),
+    };
     let mut load = start_load(&clients, &streams, seed);
+    if let Some(shop) = &shop {
+        shop.start_load(&clients, options.orders, seed, &mut load);
+    }
     let outages = break_it(
         &mut ground,
         &clients,
         &options,
-        Plan::new(seed, &kinds, options.nodes.into(), options.lease()),
+        Plan::new(seed, &kinds.made, options.nodes.into(), options.lease()),
         &mut findings,
     )
     .await;
@@ -143,24 +172,27 @@ pub async fn run(options: &Options) -> Result<Report, String> {
     }
     let left_open = clients.resolve(until + RESOLVED).await;
     let sent = clients.history();
-    let contents = log::read(&ground.log, shard_count()).await;
-    let contents = contents.unwrap_or_else(|error| {
-        findings.violations.push(conduct(format!("the log: {error}")));
-        log::Contents::default()
-    });
+    let (contents, checkouts) = settled(&ground, shop.as_deref(), &mut findings).await;
     let checked = check::check(&sent, &contents.kept, |key| KeyHash::of(key).to_string());
     findings.violations.extend(checked.violations.iter().cloned());
-    ground
-        .compare_read_model(&checked, &contents.ends, &mut findings)
-        .await;
+    rows::compare(
+        &ground,
+        &checked,
+        checkouts.as_ref(),
+        &contents.ends,
+        &mut findings,
+    )
+    .await;
     ground.end(&mut findings, options.keep).await;
     let report = Report {
         options,
-        skipped,
+        skipped: kinds.skipped,
+        leaders_moved: ground.brokers.as_ref().map(brokers::Brokers::moved),
         counts: clients.counts(),
         sent,
         left_open,
         contents,
+        checkouts,
         outages,
         findings: Findings {
             violations: findings.violations,
@@ -169,6 +201,40 @@ pub async fn run(options: &Options) -> Result<Report, String> {
         logs: ground.logs_kept(),
     };
     Ok(report)
+}
+
+/// The log once every checkout has ended, or once it should have, and what the checkouts came to.
+async fn settled(
+    ground: &Ground,
+    shop: Option<&Shop>,
+    findings: &mut Findings,
+) -> (log::Contents, Option<Checked>) {
+    let until = Instant::now() + SETTLED;
+    loop {
+        let read = log::read(&ground.log, shard_count()).await;
+        let contents = read.unwrap_or_else(|error| {
+            findings.violations.push(conduct(format!("the log: {error}")));
+            log::Contents::default()
+        });
+        let (Some(shop), Some(gateway)) = (shop, &ground.gateway) else {
+            return (contents, None);
+        };
+        let accounts = gateway.accounts().await.unwrap_or_else(|error| {
+            findings.violations.push(conduct(error));
+            Vec::new()
+        });
+        let checked =
+            check::orders::check(&shop.orders(), &contents.entries, &accounts, &shop.goods, |key| {
+                KeyHash::of(key).to_string()
+            });
+        if checked.unsettled.is_empty() || Instant::now() > until || contents.ends.is_empty() {
+            findings.violations.extend(checked.violations.iter().cloned());
+            let left = checked.unsettled.iter().cloned();
+            findings.violations.extend(left.map(conduct));
+            return (contents, Some(checked));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// As [`SHARDS`] has it.

@@ -3,7 +3,7 @@
 //! In reading order: [`program`] (where the program is, running one of its commands), [`server`] (a server on free
 //! ports with data of its own, ended by SIGTERM or SIGKILL), [`cluster`] (node roles in processes of their own), [`api`]
 //! (requests and what every answer must be), [`follow`] (live changes), [`shop`] (what the tests do in the shop), [`load`] (a
-//! kill in the middle of it), [`scan`] (searching all that was stored), [`fault`] (real
+//! kill in the middle of it), [`scan`] (searching all that was stored), [`kafka`] and [`leaders`] (brokers of a run's own; the log's tests have the same), [`fault`] (real
 //! processes broken on purpose, and a checker). Apart from them stands [`simulation`], which needs no program.
 //!
 //! Requests are made by hand here and not by `annals-client`: most of these tests send what a good client never
@@ -27,6 +27,10 @@ pub mod api;
 pub mod cluster;
 pub mod fault;
 pub mod follow;
+#[path = "../../crates/annals-log/tests/kafka/cluster.rs"]
+pub mod kafka;
+#[path = "../../crates/annals-log/tests/kafka/leaders.rs"]
+pub mod leaders;
 pub mod load;
 pub mod program;
 pub mod scan;

@@ -3,17 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "a test is its own composition root")]
 
-#[path = "../../crates/annals-log/tests/kafka/cluster.rs"]
-mod cluster;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_tests::api::shard_of;
+use annals_tests::kafka::Cluster;
 use annals_tests::{Api, Home, Server, Shop, unique};
-use cluster::Cluster;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -315,7 +312,7 @@ async fn tls_client_certificates_and_scram_work_and_their_failures_say_so() {
     let home = Home::private();
     let dir = home.dir();
     make_keys(dir);
-    let [tls, login] = [0; 2].map(|_| cluster::free_port());
+    let [tls, login] = [0; 2].map(|_| annals_tests::kafka::free_port());
     let at = |file: &str| dir.join(file).display().to_string();
     let extra = format!(
         "listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}},TLS://127.0.0.1:{tls},\

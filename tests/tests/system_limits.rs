@@ -34,7 +34,7 @@ async fn restarted(ground: &mut Ground) -> Api {
     // In order: it gives its leases back.
     ground.commands[0].term().await.unwrap();
     ground.commands[0].start(&ground.shared);
-    ground.commands[0].ready().await.unwrap();
+    ground.commands[0].ready(&ground.shared).await.unwrap();
     api(ground)
 }
 
@@ -65,7 +65,7 @@ async fn what_is_away_is_answered_with_its_code() {
         deadline_ms: 15_000,
         ..Options::default()
     };
-    let (mut ground, _, _) = Ground::prepare(&options, vec![Kind::Kill]).await.unwrap();
+    let (mut ground, _) = Ground::prepare(&options, vec![Kind::Kill]).await.unwrap();
     let streams: Vec<String> = ground.register().await.unwrap().into_values().flatten().collect();
 
     // A stream in memory, and no answer from the log.
@@ -279,13 +279,13 @@ async fn at_three_times_its_capacity_a_node_sheds_and_what_it_accepts_is_not_lat
         deadline_ms: 60_000,
         ..Options::default()
     };
-    let (mut ground, _, _) = Ground::prepare(&options, vec![Kind::Kill]).await.unwrap();
+    let (mut ground, _) = Ground::prepare(&options, vec![Kind::Kill]).await.unwrap();
     let streams: Vec<String> = ground.register().await.unwrap().into_values().flatten().collect();
     let home = &ground.shared.home;
     home.set("ANNALS__COMMAND__QUEUE_MS", &QUEUE.as_millis().to_string());
     ground.commands[0].term().await.unwrap();
     ground.commands[0].start(&ground.shared);
-    ground.commands[0].ready().await.unwrap();
+    ground.commands[0].ready(&ground.shared).await.unwrap();
     let (api, pid) = (api(&ground), ground.commands[0].pid().unwrap());
     for stream in &streams {
         post(&api, stream).await.is(200);

@@ -33,7 +33,7 @@ struct Loaded {
 impl Loaded {
     async fn start(options: &Options) -> Self {
         // No fault is made by a plan here; the kind only must be one that needs nothing.
-        let (ground, _, _) = Ground::prepare(options, vec![Kind::Kill]).await.unwrap();
+        let (ground, _) = Ground::prepare(options, vec![Kind::Kill]).await.unwrap();
         let clients = Clients::of(&ground, options);
         let streams = ground.register().await.unwrap();
         let load = start_load(&clients, &streams, 1);
@@ -241,6 +241,16 @@ impl Loaded {
         }
     }
 
+    /// Waits until so many commands were answered as `ANNALS_TEST_LOG_RECORDS` (0) says: for measuring on longer logs.
+    async fn grown(&self) {
+        let wanted = std::env::var("ANNALS_TEST_LOG_RECORDS").ok();
+        let wanted = wanted.map_or(0, |text| text.parse().unwrap());
+        while self.clients.history().len() < wanted {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        eprintln!("the log has {} records of clients", self.clients.history().len());
+    }
+
     /// How long a command took in the middle, of those that were answered since.
     fn round_trip(&self, since: At) -> Duration {
         let mut took: Vec<Duration> = self
@@ -264,6 +274,7 @@ async fn a_killed_nodes_shards_answer_within_a_second_of_the_end_of_its_leases()
     };
     let mut loaded = Loaded::start(&options).await;
     loaded.balanced().await;
+    loaded.grown().await;
     // What this machine makes of a round trip now.
     let calm = loaded.clients.now();
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -17,6 +17,8 @@
 mod cluster;
 #[path = "kafka_cluster/faults.rs"]
 mod faults;
+#[path = "kafka/leaders.rs"]
+mod leaders;
 #[path = "kafka_cluster/pipeline.rs"]
 mod pipeline;
 #[path = "kafka_cluster/proxy.rs"]
@@ -30,7 +32,8 @@ use std::time::Duration;
 use annals_log::{Durability, KafkaError, KafkaLog, KafkaSettings, Log};
 use annals_record::{AppName, Generation, Shard, ShardCount};
 use cluster::Cluster;
-use faults::{Leaders, Meter, alter, number};
+use faults::{Meter, alter, number};
+use leaders::Leaders;
 use pipeline::{Current, Go, Pipeline, Sum, Told, prove};
 use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;

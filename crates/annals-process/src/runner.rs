@@ -3,6 +3,7 @@
 
 mod concern;
 mod due;
+mod ended;
 mod feed;
 mod passed;
 
@@ -11,9 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_domain::{Ambient, Catalog, Retry};
-use annals_log::{
-    Accepted, Batch, Checkpoint, CheckpointError, Entry, Log, LogError, ReaderError, ReaderSettings,
-};
+use annals_log::{Accepted, Batch, Checkpoint, Entry, Log, ReaderSettings};
 use annals_record::{KeyHash, Offset, Shard, ShardCount, StreamId};
 use annals_store::lease::{LeaseKey, LeaseKind, Leases};
 use sqlx::{PgConnection, PgPool};
@@ -28,6 +27,8 @@ use crate::react::{Cause, Place, Stimulus, react};
 use crate::sender::{Performed, Sender};
 use crate::{CommandSender, ProcessSettings, metrics};
 use concern::view;
+pub use ended::RunnerError;
+use ended::{LONGEST_ROUND, Turned};
 use feed::{Fed, Feed};
 use passed::Passed;
 
@@ -56,37 +57,6 @@ pub struct ProcessRunner {
     pub reader: ReaderSettings,
     /// Limits.
     pub settings: ProcessSettings,
-}
-
-/// Why a runner stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum RunnerError {
-    /// The lease is another node's, or another runner moved the checkpoint.
-    #[error("another node runs this process")]
-    Superseded,
-    /// A record cannot be read.
-    #[error(transparent)]
-    Reader(#[from] ReaderError),
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// Postgres.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-    /// Postgres, about leases.
-    #[error(transparent)]
-    Lease(#[from] annals_store::Error),
-}
-
-impl From<CheckpointError> for RunnerError {
-    fn from(error: CheckpointError) -> Self {
-        match error {
-            CheckpointError::Moved { .. } => Self::Superseded,
-            CheckpointError::Database(error) => Self::Database(error),
-            #[allow(unreachable_patterns)]
-            other => Self::Database(sqlx::Error::Protocol(other.to_string())),
-        }
-    }
 }
 
 /// Batches and results that are taken off a queue at once, at most.
@@ -162,8 +132,17 @@ impl ProcessRunner {
             away: BTreeSet::new(),
             sender,
         };
-        let turns = self.turns(&mut feed, &mut round, performed, key);
-        if let Some(ended) = stop.run_until_cancelled(turns).await {
+        let turned = Turned::default();
+        let turns = self.turns(&mut feed, &mut round, performed, &turned);
+        // Beside the rounds: on a busy database one of them takes longer than a lease lasts, and two nodes would take the
+        // process from each other without ever getting anywhere.
+        let ended = async {
+            tokio::select! {
+                ended = turns => ended,
+                ended = self.keep_lease(key, &turned) => ended,
+            }
+        };
+        if let Some(ended) = stop.run_until_cancelled(ended).await {
             return ended;
         }
         // What was under way is rolled back; what was passed over before it stays passed.
@@ -182,16 +161,31 @@ impl ProcessRunner {
         Ok(())
     }
 
+    /// Renews the lease until it is another's, or a round does not end.
+    async fn keep_lease(&self, key: &[LeaseKey; 1], turned: &Turned) -> Result<(), RunnerError> {
+        let mut renew = tokio::time::interval((self.leases.ttl() / 3).max(Duration::from_millis(100)));
+        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            renew.tick().await;
+            if turned.elapsed() > LONGEST_ROUND {
+                return Err(RunnerError::Stuck);
+            }
+            if self.leases.renew(key).await?.is_empty() {
+                return Err(RunnerError::Superseded);
+            }
+        }
+    }
+
+    /// Round after round; `turned` is when the last one ended.
     async fn turns(
         &self,
         feed: &mut Feed,
         round: &mut Round<'_>,
         mut performed: mpsc::UnboundedReceiver<Performed>,
-        key: &[LeaseKey; 1],
+        turned: &Turned,
     ) -> Result<(), RunnerError> {
         let mut tick = tokio::time::interval(self.settings.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut renew = tokio::time::interval((self.leases.ttl() / 3).max(Duration::from_millis(100)));
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         let (mut fed, mut results) = (Vec::new(), Vec::new());
         loop {
@@ -203,12 +197,8 @@ impl ProcessRunner {
                     round.tick().await?;
                 }
                 _ = housekeeping.tick() => round.forget().await?,
-                _ = renew.tick() => {
-                    if self.leases.renew(key).await?.is_empty() {
-                        return Err(RunnerError::Superseded);
-                    }
-                }
             }
+            turned.now();
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The checker: client histories against the log. Pure; it knows the rules of a product's stock by itself, and
 //! shares nothing with the program that it judges.
 
+pub mod orders;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 

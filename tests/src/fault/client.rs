@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,11 +15,12 @@ use super::history::{Ask, At, Sent, Told, Verdict};
 use super::plan::Random;
 use super::setup::Ground;
 use super::{Options, SHARDS};
+use crate::api::shard_of;
 
 /// How much longer than the servers' own deadline an attempt may take.
 const LATE: Duration = Duration::from_secs(1);
 /// Between two attempts, at least. (A polite client waits for `Retry-After`; this one looks for the first moment.)
-const AGAIN: Duration = Duration::from_millis(25);
+pub(super) const AGAIN: Duration = Duration::from_millis(25);
 /// Between two commands of a client.
 const THINK: Duration = Duration::from_millis(15);
 /// One command in so many is left open when nobody knows its outcome; it is asked for in the end.
@@ -31,8 +33,8 @@ const TAKEN_AT_ITS_WORD: usize = 20;
 pub struct Clients {
     /// Where commands go.
     pub balancer: Balancer,
-    /// Their token.
-    pub token: String,
+    /// Their tokens, one of them for each stream.
+    pub tokens: Vec<String>,
     /// The zero of all times.
     pub began: Instant,
     /// Ends the load: each client finishes what it is at.
@@ -47,7 +49,7 @@ pub struct Clients {
 }
 
 /// What an attempt came to.
-enum Attempt {
+pub(super) enum Attempt {
     Told(Told),
     /// 503: nothing happened.
     Not,
@@ -69,7 +71,7 @@ impl Clients {
         let http = reqwest::Client::builder().no_proxy().timeout(patience).build();
         Arc::new(Self {
             balancer: ground.shared.commands.clone(),
-            token: ground.token.clone(),
+            tokens: ground.tokens.clone(),
             began: Instant::now(),
             stop: AtomicBool::new(false),
             history: Mutex::default(),
@@ -246,7 +248,12 @@ impl Clients {
         }
     }
 
-    fn pick(&self, avoid: Option<&str>, random: &mut Random) -> Option<String> {
+    fn token_of(&self, stream: &str) -> &str {
+        let shard = usize::try_from(shard_of(stream)).unwrap_or(0);
+        &self.tokens[shard % self.tokens.len()]
+    }
+
+    pub(super) fn pick(&self, avoid: Option<&str>, random: &mut Random) -> Option<String> {
         let mut all = self.balancer.addresses();
         if all.len() > 1 {
             all.retain(|url| Some(url.as_str()) != avoid);
@@ -256,24 +263,44 @@ impl Clients {
 
     async fn attempt(&self, sent: &Sent, url: Option<&str>) -> Attempt {
         let Some(url) = url else {
-            self.count("no node to send to");
-            return Attempt::NotSent;
+            return self.send(None).await;
         };
         let sku = sent.stream.trim_start_matches("product-");
         let (command, data) = match sent.ask {
             Ask::Receive(count) => ("receive", json!({"quantity": count, "reference": sent.key})),
             Ask::Remove(count) => ("adjust", json!({"delta": -count, "reason": sent.key})),
         };
-        let mut request = self
-            .http
-            .post(format!("{url}/v1/products/{sku}/{command}"))
-            .bearer_auth(&self.token)
-            .header("idempotency-key", &sent.key)
-            .header("content-type", "application/json")
-            .body(data.to_string());
+        let path = format!("/v1/products/{sku}/{command}");
+        let mut request = self.request(url, &path, &sent.stream, &sent.key, &data);
         if let Some(version) = sent.if_version {
             request = request.header("if-match", format!("\"{version}\""));
         }
+        self.send(Some(request)).await
+    }
+
+    /// A command to a node.
+    pub(super) fn request(
+        &self,
+        url: &str,
+        path: &str,
+        stream: &str,
+        key: &str,
+        data: &Value,
+    ) -> RequestBuilder {
+        self.http
+            .post(format!("{url}{path}"))
+            .bearer_auth(self.token_of(stream))
+            .header("idempotency-key", key)
+            .header("content-type", "application/json")
+            .body(data.to_string())
+    }
+
+    /// Sends it; `None`: there is no node to send it to.
+    pub(super) async fn send(&self, request: Option<RequestBuilder>) -> Attempt {
+        let Some(request) = request else {
+            self.count("no node to send to");
+            return Attempt::NotSent;
+        };
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) if error.is_connect() => {

@@ -1,6 +1,7 @@
 //! The nodes of a run: real processes, each with its own way to Postgres, behind a load balancer's health checks.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::net::{Net, Place};
 use super::postgres::{LOGINS, Postgres};
 use super::proxy::Proxy;
 use crate::server::Home;
@@ -31,6 +33,8 @@ pub struct Node {
     roles: &'static str,
     /// Between it and Postgres.
     pub proxy: Proxy,
+    /// The network namespace that it runs in.
+    pub place: Option<Place>,
     child: Option<Child>,
     slot: Arc<Slot>,
     tasks: JoinSet<()>,
@@ -102,8 +106,19 @@ pub struct Shared {
 }
 
 impl Node {
-    /// A node that does not run yet.
-    pub async fn new(shared: &Shared, postgres: &Postgres, name: String, roles: &'static str) -> Self {
+    /// A node that does not run yet; with a network, it gets a namespace of its own.
+    ///
+    /// # Errors
+    /// If there is no such namespace to be had.
+    pub async fn new(
+        shared: &Shared,
+        postgres: &Postgres,
+        name: String,
+        roles: &'static str,
+        net: Option<&mut Net>,
+    ) -> Result<Self, String> {
+        let from = net.as_ref().map_or(Ipv4Addr::LOCALHOST, |net| net.postgres());
+        let place = net.map(Net::place).transpose()?;
         let slot = Arc::<Slot>::default();
         if roles.contains("command") {
             shared.commands.add(&slot);
@@ -111,15 +126,16 @@ impl Node {
         if roles.contains("query") {
             shared.reads.add(&slot);
         }
-        Self {
+        Ok(Self {
             name,
             roles,
-            proxy: Proxy::to(postgres.socket()).await,
+            proxy: Proxy::to(postgres.socket(), from).await,
+            place,
             child: None,
             slot,
             tasks: JoinSet::new(),
             starts: 0,
-        }
+        })
     }
 
     /// Starts its process; [`Node::ready`] waits for it.
@@ -128,6 +144,11 @@ impl Node {
     /// If the program cannot be started.
     pub fn start(&mut self, shared: &Shared) {
         self.starts += 1;
+        let own = self
+            .place
+            .as_ref()
+            .map_or(Ipv4Addr::LOCALHOST, |place| place.address);
+        let any = format!("{own}:0");
         let words = [
             "serve",
             "--roles",
@@ -135,17 +156,21 @@ impl Node {
             "--config",
             &shared.config,
             "--listen",
-            "127.0.0.1:0",
+            &any,
             "--ops-listen",
-            "127.0.0.1:0",
+            &any,
         ];
         let log = File::create(self.log(shared)).expect("a log file can be made");
         let mut command = shared.home.command(&words);
         // Unique, as every start of a node is another one; and known, so that its leases can be told apart.
         command.env("ANNALS__NODE__ID", self.id());
+        command.env("ANNALS__NODE__INTERNAL_LISTEN", &any);
         for role in LOGINS {
             let url = Postgres::url_through(role, self.proxy.address);
             command.env(format!("ANNALS__DATABASE__{}", role.to_uppercase()), url);
+        }
+        if let Some(place) = &self.place {
+            command = place.within(&command);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = Command::from(command)
@@ -193,16 +218,24 @@ impl Node {
 
     /// Waits until it says that it is ready.
     ///
+    /// One that gives up before, since the database did not answer in time, is started again, as a supervisor would.
+    ///
     /// # Errors
-    /// If it ends before, or takes too long.
-    pub async fn ready(&mut self) -> Result<(), String> {
+    /// If it takes too long.
+    pub async fn ready(&mut self, shared: &Shared) -> Result<(), String> {
         let until = Instant::now() + START;
+        let mut gave_up = String::new();
         while lock(&self.slot.addresses).is_none() {
             if let Some(died) = self.died() {
-                return Err(died);
+                gave_up = format!("; {died}");
+                self.kill().await;
+                self.start(shared);
             }
             if Instant::now() > until {
-                return Err(format!("{} did not become ready within {START:?}", self.name));
+                return Err(format!(
+                    "{} did not become ready within {START:?}{gave_up}",
+                    self.name
+                ));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -12,13 +12,17 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 
+use super::check::orders::Entry;
 use super::history::Kept;
+use super::orders::GOODS;
 
 /// What is in the log.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// Commands' records that count, by shard and offset.
+    /// Records of the products' load that count, by shard and offset.
     pub kept: Vec<Kept>,
+    /// Those of checkouts: orders, payments, customers, and the goods of orders.
+    pub entries: Vec<Entry>,
     /// Claims that count.
     pub claims: usize,
     /// Records that do not count, by why.
@@ -124,10 +128,31 @@ fn take(record: &Record, shard: Shard, offset: u64, contents: &mut Contents) -> 
     let value: Value =
         serde_json::from_slice(&record.value).map_err(|error| format!("{shard}:{offset}: {error}"))?;
     let stream = record.stream.as_ref().ok_or("a commit has a stream")?.to_string();
-    if !stream.starts_with("product-") {
+    let events = value["events"].as_array().cloned().unwrap_or_default();
+    let refusal = value["refusal"]["code"].as_str().map(str::to_owned);
+    if is_refusal != refusal.is_some() {
+        return Err(format!("{shard}:{offset}: its headers and its value differ"));
+    }
+    if !stream.starts_with("product-") || stream.starts_with(&format!("product-{GOODS}")) {
+        let event = |event: &Value| {
+            (
+                event["type"].as_str().unwrap_or_default().to_owned(),
+                event["data"].clone(),
+            )
+        };
+        contents.entries.push(Entry {
+            shard: shard.get(),
+            offset,
+            record: entry.id.to_string(),
+            time_ms: record.timestamp_ms,
+            stream,
+            key: entry.idempotency_key.to_string(),
+            version: entry.version.get(),
+            events: events.iter().map(event).collect(),
+            refusal,
+        });
         return Ok(());
     }
-    let events = value["events"].as_array().cloned().unwrap_or_default();
     let delta = |event: &Value| {
         let data = &event["data"];
         data["quantity"]
@@ -135,10 +160,6 @@ fn take(record: &Record, shard: Shard, offset: u64, contents: &mut Contents) -> 
             .or_else(|| data["delta"].as_i64())
             .unwrap_or(0)
     };
-    let refusal = value["refusal"]["code"].as_str().map(str::to_owned);
-    if is_refusal != refusal.is_some() {
-        return Err(format!("{shard}:{offset}: its headers and its value differ"));
-    }
     contents.kept.push(Kept {
         shard: shard.get(),
         offset,

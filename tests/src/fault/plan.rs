@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::brokers::BROKERS;
+
 /// What is done to a running cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
@@ -26,11 +28,34 @@ pub enum Kind {
     Readers,
     /// One command node is killed while another is paused.
     Two,
+    /// A command node is cut off from everything: clients, other nodes, Postgres, brokers.
+    Isolate,
+    /// What a command node sends to Postgres is lost: its connections are half open.
+    CutPostgres,
+    /// What a command node sends to other command nodes is lost.
+    CutPeers,
+    /// What a command node sends to the brokers is lost; it keeps its shards, which do not answer until that ends.
+    CutLog,
+    /// A broker gets SIGKILL, is started again, and gets its leaders back.
+    BrokerKill,
+    /// A broker gets SIGSTOP for longer than its session lasts, then SIGCONT.
+    BrokerPause,
+    /// A broker gets SIGTERM, hands its leaders over, is started again, and gets them back by a preferred election.
+    BrokerRestart,
+    /// A broker is cut off from everybody for longer than its session lasts.
+    BrokerIsolate,
+    /// Two of three brokers get SIGKILL: for some seconds nothing can be acknowledged.
+    BrokersTwo,
+    /// A node that runs checkouts gets SIGKILL, and is started again.
+    Process,
+    /// A node that runs checkouts gets SIGSTOP for longer than its leases last, then SIGCONT: what it sends then, another one
+    /// has sent meanwhile.
+    ProcessPause,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 21] = [
         Self::Kill,
         Self::Pause,
         Self::Term,
@@ -41,7 +66,85 @@ impl Kind {
         Self::Disk,
         Self::Readers,
         Self::Two,
+        Self::Isolate,
+        Self::CutPostgres,
+        Self::CutPeers,
+        Self::CutLog,
+        Self::BrokerKill,
+        Self::BrokerPause,
+        Self::BrokerRestart,
+        Self::BrokerIsolate,
+        Self::BrokersTwo,
+        Self::Process,
+        Self::ProcessPause,
     ];
+
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> String {
+        let value = clap::ValueEnum::to_possible_value(&self);
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it happens to brokers, or to ways to them: brokers of the run's own are needed.
+    #[must_use]
+    pub fn is_of_brokers(self) -> bool {
+        self.hits_broker() || self == Self::CutLog
+    }
+
+    /// Whether it happens to a broker and to no node.
+    #[must_use]
+    pub fn hits_broker(self) -> bool {
+        matches!(
+            self,
+            Self::BrokerKill
+                | Self::BrokerPause
+                | Self::BrokerRestart
+                | Self::BrokerIsolate
+                | Self::BrokersTwo
+        )
+    }
+
+    /// Whether it happens to nodes that run checkouts.
+    #[must_use]
+    pub fn is_of_processes(self) -> bool {
+        matches!(self, Self::Process | Self::ProcessPause)
+    }
+
+    /// Whether network namespaces are needed.
+    #[must_use]
+    pub fn is_of_network(self) -> bool {
+        matches!(
+            self,
+            Self::Isolate | Self::CutPostgres | Self::CutPeers | Self::CutLog | Self::BrokerIsolate
+        )
+    }
+}
+
+/// Which kinds a run makes, and why it does not make the others that it was to.
+#[derive(Debug, Clone, Default)]
+pub struct Kinds {
+    /// These.
+    pub made: Vec<Kind>,
+    /// The others, each with the reason.
+    pub skipped: Vec<String>,
+}
+
+impl Kinds {
+    /// Leaves out those that cannot be made, for this reason.
+    pub fn skip(&mut self, which: impl Fn(Kind) -> bool, why: &str) {
+        let (out, made) = self.made.iter().partition(|kind| which(**kind));
+        self.made = made;
+        let out: Vec<Kind> = out;
+        self.skipped
+            .extend(out.iter().map(|kind| format!("{}: {why}", kind.name())));
+    }
+
+    /// Whether one of this sort is to be made.
+    #[must_use]
+    pub fn any(&self, which: impl Fn(Kind) -> bool) -> bool {
+        self.made.iter().any(|kind| which(*kind))
+    }
 }
 
 /// One fault.
@@ -53,6 +156,10 @@ pub struct Fault {
     pub node: usize,
     /// Which other one, for [`Kind::Two`].
     pub other: usize,
+    /// Which broker.
+    pub broker: usize,
+    /// Which other broker, for [`Kind::BrokersTwo`].
+    pub other_broker: usize,
     /// How long it lasts, where it has a length.
     pub lasts: Duration,
 }
@@ -91,6 +198,9 @@ impl Iterator for Plan {
         let kind = self.left.swap_remove(self.random.below(self.left.len().max(1)));
         let node = self.random.below(self.nodes);
         let other = (node + 1 + self.random.below(self.nodes.saturating_sub(1).max(1))) % self.nodes;
+        let brokers = usize::try_from(BROKERS).unwrap_or(3);
+        let broker = self.random.below(brokers);
+        let other_broker = (broker + 1 + self.random.below(brokers - 1)) % brokers;
         // One and a half times to two and a half times a lease.
         let percent = 150 + u32::try_from(self.random.below(100)).unwrap_or(0);
         let lasts = self.lease * percent / 100;
@@ -98,6 +208,8 @@ impl Iterator for Plan {
             kind,
             node,
             other,
+            broker,
+            other_broker,
             lasts,
         })
     }
@@ -139,9 +251,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_cannot_be_made_is_left_out_and_said() {
+        let mut kinds = Kinds {
+            made: Kind::ALL.to_vec(),
+            skipped: Vec::new(),
+        };
+        assert!(kinds.any(Kind::is_of_network));
+        kinds.skip(Kind::is_of_network, "no right");
+        kinds.skip(Kind::is_of_network, "no right");
+        assert!(!kinds.any(Kind::is_of_network));
+        assert_eq!(kinds.made.len() + kinds.skipped.len(), Kind::ALL.len());
+        assert!(kinds.skipped.contains(&"broker-isolate: no right".to_owned()));
+    }
+
+    #[test]
     fn the_same_seed_gives_the_same_faults_and_each_kind_has_its_turn() {
         let lease = Duration::from_secs(2);
-        let plan = |seed| Plan::new(seed, &Kind::ALL, 3, lease).take(20).collect::<Vec<_>>();
+        let plan = |seed| {
+            Plan::new(seed, &Kind::ALL, 3, lease)
+                .take(2 * Kind::ALL.len())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
         for round in plan(7).chunks(Kind::ALL.len()) {
@@ -150,6 +280,7 @@ mod tests {
             assert_eq!(kinds, Kind::ALL);
             for fault in round {
                 assert!(fault.node < 3 && fault.other < 3 && fault.node != fault.other);
+                assert!(fault.broker < 3 && fault.other_broker < 3 && fault.broker != fault.other_broker);
                 assert!(fault.lasts >= lease * 3 / 2 && fault.lasts <= lease * 5 / 2);
             }
         }

@@ -1,6 +1,6 @@
 //! A TCP proxy between a node and Postgres, which can hold back, delay or break everything.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,12 +34,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// To the server behind this Unix socket.
+    /// To the server behind this Unix socket, listening on this address.
     ///
     /// # Panics
     /// If no port can be listened on.
-    pub async fn to(socket: PathBuf) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    pub async fn to(socket: PathBuf, from: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((from, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let (mode, modes) = watch::channel(Mode::Pass);
         let mut tasks = JoinSet::new();

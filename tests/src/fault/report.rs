@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::check::orders::Checked;
 use super::check::{Findings, Kind as Promise};
 use super::history::{At, Sent};
 use super::log::Contents;
@@ -68,6 +69,10 @@ pub struct Report {
     pub left_open: usize,
     /// The log.
     pub contents: Contents,
+    /// How often a partition had another leader, on brokers of the run's own.
+    pub leaders_moved: Option<u64>,
+    /// What the checkouts came to.
+    pub checkouts: Option<Checked>,
     /// Each fault.
     pub outages: Vec<Outage>,
     /// What is wrong.
@@ -95,21 +100,21 @@ impl Report {
             log,
             brokers,
             deadline_ms,
+            queue_ms,
+            orders,
             keep: _,
         } = &self.options;
         let seed = seed.unwrap_or_default();
         let mut text = format!(
-            "make fault ARGS=\"--seed {seed} --seconds {seconds} --nodes {nodes} --lease-ms {lease_ms} --deadline-ms {deadline_ms}"
+            "make fault ARGS=\"--seed {seed} --seconds {seconds} --nodes {nodes} --lease-ms {lease_ms} --deadline-ms {deadline_ms} --queue-ms {queue_ms} --orders {orders}"
         );
         if !faults.is_empty() {
-            let names: Vec<String> = faults
-                .iter()
-                .map(|kind| format!("{kind:?}").to_lowercase())
-                .collect();
+            let names: Vec<String> = faults.iter().map(|kind| kind.name()).collect();
             let _ = write!(text, " --faults {}", names.join(","));
         }
+        let _ = write!(text, " --log {log}");
         if let Some(brokers) = brokers {
-            let _ = write!(text, " --log {log} --brokers {brokers}");
+            let _ = write!(text, " --brokers {brokers}");
         }
         text.push('"');
         text
@@ -159,6 +164,33 @@ impl Report {
         for (name, number) in rows {
             let _ = writeln!(text, "  {name:<54}{number:>8}");
         }
+        if let Some(checkouts) = &self.checkouts {
+            let placed = checkouts.orders.len();
+            let _ = writeln!(text, "  {:<54}{placed:>8}", "orders placed");
+            for (status, number) in &checkouts.statuses {
+                let _ = writeln!(text, "  {:<54}{number:>8}", format!("  {status}"));
+            }
+            let seconds = |ms: Option<&i64>| ms.map_or(0, |ms| ms / 1_000);
+            let took = &checkouts.confirmed_ms;
+            for (name, ms) in [("half of", took.get(took.len() / 2)), ("all", took.last())] {
+                let name = format!("  {name} those confirmed within s");
+                let _ = writeln!(text, "  {name:<54}{:>8}", seconds(ms));
+            }
+            let (charged, unsettled) = (checkouts.charged, checkouts.unsettled.len());
+            let _ = writeln!(
+                text,
+                "  {:<54}{charged:>8}",
+                "payments that the gateway holds or took"
+            );
+            let _ = writeln!(
+                text,
+                "  {:<54}{unsettled:>8}",
+                "checkouts or goods not in a right state"
+            );
+        }
+        if let Some(moved) = self.leaders_moved {
+            let _ = writeln!(text, "  {:<54}{moved:>8}", "leaders of partitions moved");
+        }
         for (why, number) in &self.contents.ghosts {
             let _ = writeln!(text, "  {:<54}{number:>8}", format!("ghosts: {why}"));
         }
@@ -188,7 +220,7 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "  {:<12}{:>6}{:>24}{:>24}{:>14}",
+            "  {:<16}{:>6}{:>24}{:>24}{:>14}",
             "fault", "times", "longest unavailable s", "median of the longest", "lasted s"
         );
         for (kind, mut found) in kinds {
@@ -199,8 +231,8 @@ impl Report {
             let lasted = found.iter().map(|(_, lasted)| *lasted).max().unwrap_or_default();
             let _ = writeln!(
                 text,
-                "  {:<12}{:>6}{:>24}{:>24}{:>14}",
-                format!("{kind:?}").to_lowercase(),
+                "  {:<16}{:>6}{:>24}{:>24}{:>14}",
+                kind.name(),
                 found.len(),
                 seconds(longest),
                 seconds(median),
@@ -226,11 +258,15 @@ impl Report {
 
 /// Says on standard error what happens now.
 pub(super) fn progress(at: At, fault: &Fault) {
+    let (what, number) = match fault.kind.hits_broker() {
+        true => ("broker", fault.broker + 1),
+        false if fault.kind.is_of_processes() => ("process", fault.node % 2 + 1),
+        false => ("command", fault.node + 1),
+    };
     eprintln!(
-        "fault: {:>6.1} s {:?} command-{} for {:.1} s",
+        "fault: {:>6.1} s {} {what}-{number} for {:.1} s",
         at.as_secs_f64(),
-        fault.kind,
-        fault.node + 1,
+        fault.kind.name(),
         fault.lasts.as_secs_f64()
     );
 }

@@ -3,21 +3,31 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::check::{Findings, Kind as Promise, Violation};
+use super::brokers::Brokers;
+use super::check::Findings;
 use super::cluster::{Balancer, Node, Shared};
 use super::log::Which;
-use super::plan::Kind;
+use super::net::Net;
+use super::orders::Gateway;
+use super::plan::{Kind, Kinds};
 use super::postgres::Postgres;
 use super::{Options, SHARDS, STREAMS, conduct};
 use crate::api::{Api, shard_of};
 use crate::server::Home;
 use crate::unique;
+
+/// How long an order may wait for its confirmation, s: longer than most outages, shorter than a run.
+pub const CHECKOUT_S: u64 = 60;
+
+/// Nodes that run checkouts.
+const PROCESSES: usize = 2;
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -26,14 +36,24 @@ pub struct Ground {
     pub shared: Shared,
     /// Command nodes.
     pub commands: Vec<Node>,
+    /// Nodes that run the checkouts.
+    pub processes: Vec<Node>,
     /// Projector and query nodes.
     pub readers: Vec<Node>,
+    /// What the checkouts ask for money, if there are any.
+    pub gateway: Option<Gateway>,
     /// The server.
     pub postgres: Postgres,
     /// Where the log is.
     pub log: Which,
     /// A token that may do everything.
     pub token: String,
+    /// The same for several callers, each with a budget of refusals of its own.
+    pub tokens: Vec<String>,
+    /// Brokers of the run's own, behind everything that uses them.
+    pub brokers: Option<Brokers>,
+    /// Namespaces of nodes and brokers, behind everything that runs in them.
+    pub net: Option<Net>,
     kept: Option<PathBuf>,
 }
 
@@ -42,93 +62,97 @@ impl Ground {
     ///
     /// # Errors
     /// What could not be started.
-    pub async fn prepare(
-        options: &Options,
-        kinds: Vec<Kind>,
-    ) -> Result<(Self, Vec<Kind>, Vec<String>), String> {
+    pub async fn prepare(options: &Options, kinds: Vec<Kind>) -> Result<(Self, Kinds), String> {
+        let mut kinds = Kinds {
+            made: kinds,
+            skipped: Vec::new(),
+        };
         let home = Home::private();
-        let (postgres, small) =
-            Postgres::start(&home.dir().join("server"), kinds.contains(&Kind::Disk)).await;
-        let mut skipped = Vec::new();
-        let mut kinds = kinds;
-        if let Err(why) = small {
-            kinds.retain(|kind| *kind != Kind::Disk);
-            skipped.push(format!("Disk: {why}"));
+        let own_brokers = options.log == "kafka" && options.brokers.is_none();
+        if !own_brokers {
+            kinds.skip(Kind::is_of_brokers, "needs --log kafka, and no --brokers");
         }
-        if kinds.is_empty() {
-            return Err(format!("no fault can be made here: {}", skipped.join("; ")));
+        if options.orders == 0 {
+            kinds.skip(Kind::is_of_processes, "needs --orders");
+        }
+        let mut net = network(&mut kinds);
+        let small = kinds.any(|kind| kind == Kind::Disk);
+        let (postgres, small) = Postgres::start(&home.dir().join("server"), small).await;
+        if let Err(why) = small {
+            kinds.skip(|kind| kind == Kind::Disk, &why);
+        }
+        if kinds.made.is_empty() {
+            return Err(format!("no fault can be made here: {}", kinds.skipped.join("; ")));
         }
         home.set("ANNALS_DATABASE_URL", &postgres.url());
         home.set("ANNALS__LOG__KIND", &options.log);
-        let log = match (options.log.as_str(), &options.brokers) {
-            ("postgres", _) => Which::Postgres(postgres.url()),
-            ("kafka", Some(brokers)) => {
-                let topic = unique("faults.");
-                home.set("ANNALS_KAFKA_BROKERS", brokers);
-                home.set("ANNALS__LOG__TOPIC", &topic);
-                let brokers = brokers.clone();
-                if !brokers.contains(',') {
-                    home.set("ANNALS__LOG__ALLOW_SINGLE_REPLICA", "true");
-                }
-                Which::Kafka { brokers, topic }
-            }
-            ("kafka", None) => return Err("--log kafka needs --brokers".to_owned()),
-            (other, _) => return Err(format!("--log is postgres or kafka, not {other}")),
-        };
-        home.run(&["migrate", "up"]).exits(0);
-        let alone = options
-            .brokers
-            .as_ref()
-            .is_some_and(|brokers| !brokers.contains(','));
-        let create: &[&str] = match alone {
-            true => &["log", "create", "--replication", "1"],
-            false => &["log", "create"],
-        };
-        home.run(create).exits(0);
-        let token = home.token("admin", "tester");
+        home.set("ANNALS__COMMAND__QUEUE_MS", &options.queue_ms.to_string());
+        let (log, brokers) = log(&home, options, &postgres, net.as_mut())?;
+        let tokens = ["tester", "tester-2", "tester-3", "tester-4"].map(|name| home.token("admin", name));
         postgres.make_logins().await;
         home.unset("ANNALS_DATABASE_URL");
+        let at = net.as_ref().map_or(Ipv4Addr::LOCALHOST, Net::gateway);
+        let gateway = match options.orders {
+            0 => None,
+            _ => Some(Gateway::start(at).await?),
+        };
         let shared = Shared {
-            config: settings(&home, options),
+            config: settings(&home, options, gateway.as_ref()),
             home,
             commands: Balancer::default(),
             reads: Balancer::default(),
         };
         let mut ground = Self {
             commands: Vec::new(),
+            processes: Vec::new(),
             readers: Vec::new(),
+            gateway,
             shared,
             postgres,
             log,
-            token,
+            token: tokens[0].clone(),
+            tokens: tokens.to_vec(),
+            brokers,
+            net,
             kept: None,
         };
         for number in 1..=options.nodes {
-            let node = Node::new(
-                &ground.shared,
-                &ground.postgres,
-                format!("command-{number}"),
-                "command",
-            )
-            .await;
+            let name = format!("command-{number}");
+            let net = ground.net.as_mut();
+            let node = Node::new(&ground.shared, &ground.postgres, name, "command", net).await?;
             ground.commands.push(node);
         }
         for (name, roles) in [("projector", "projector"), ("query", "query,audit")] {
-            let node = Node::new(&ground.shared, &ground.postgres, name.to_owned(), roles).await;
+            let node = Node::new(&ground.shared, &ground.postgres, name.to_owned(), roles, None).await?;
             ground.readers.push(node);
         }
-        for node in ground.commands.iter_mut().chain(&mut ground.readers) {
+        for number in 1..=ground.gateway.as_ref().map_or(0, |_| PROCESSES) {
+            let name = format!("process-{number}");
+            let node = Node::new(&ground.shared, &ground.postgres, name, "process", None).await?;
+            ground.processes.push(node);
+        }
+        for node in all(&mut ground.commands, &mut ground.processes, &mut ground.readers) {
             node.start(&ground.shared);
         }
         let mut ready = Ok(());
-        for node in ground.commands.iter_mut().chain(&mut ground.readers) {
-            ready = ready.and(node.ready().await);
+        for node in all(&mut ground.commands, &mut ground.processes, &mut ground.readers) {
+            ready = ready.and(node.ready(&ground.shared).await);
         }
         if let Err(what) = ready {
             ground.keep_logs();
             return Err(format!("{what}; what the nodes wrote: {:?}", ground.kept));
         }
-        Ok((ground, kinds, skipped))
+        Ok((ground, kinds))
+    }
+
+    /// A command node, for somebody who may do everything.
+    ///
+    /// # Errors
+    /// If none is ready.
+    pub fn api(&self) -> Result<Api, String> {
+        let url = self.shared.commands.addresses().pop();
+        let url = url.ok_or("no command node is ready")?;
+        Ok(Api::new(&url, Some(self.token.clone())))
     }
 
     /// Registers the products, some of each shard.
@@ -145,13 +169,7 @@ impl Ground {
                 of_shard.push(stream);
             }
         }
-        let url = self
-            .shared
-            .commands
-            .addresses()
-            .pop()
-            .ok_or("no command node is ready")?;
-        let api = Api::new(&url, Some(self.token.clone()));
+        let api = self.api()?;
         let product = json!({"name": "A thing", "price": {"amount": 100, "currency": "USD"}});
         for stream in streams.values().flatten() {
             let path = format!("/v1/products/{}/register", stream.trim_start_matches("product-"));
@@ -169,23 +187,25 @@ impl Ground {
     /// If it does not become ready.
     pub async fn add_command_node(&mut self) -> Result<(), String> {
         let name = format!("command-{}", self.commands.len() + 1);
-        let mut node = Node::new(&self.shared, &self.postgres, name, "command").await;
+        let net = self.net.as_mut();
+        let mut node = Node::new(&self.shared, &self.postgres, name, "command", net).await?;
         node.start(&self.shared);
-        let ready = node.ready().await;
+        let ready = node.ready(&self.shared).await;
         self.commands.push(node);
         ready
     }
 
     /// The nodes that ended although nobody told them to.
     pub fn died(&mut self) -> Vec<String> {
-        let all = self.commands.iter_mut().chain(&mut self.readers);
-        all.filter_map(Node::died).collect()
+        all(&mut self.commands, &mut self.processes, &mut self.readers)
+            .filter_map(Node::died)
+            .collect()
     }
 
     /// Starts what does not run, so that the next fault meets a whole cluster.
     pub async fn start_missing(&mut self, findings: &mut Findings) {
         let mut started = Vec::new();
-        for node in self.commands.iter_mut().chain(&mut self.readers) {
+        for node in all(&mut self.commands, &mut self.processes, &mut self.readers) {
             if node.died().is_some() {
                 node.kill().await;
             }
@@ -195,55 +215,15 @@ impl Ground {
             }
         }
         for node in started {
-            if let Err(what) = node.ready().await {
+            if let Err(what) = node.ready(&self.shared).await {
                 findings.violations.push(conduct(what));
-            }
-        }
-    }
-
-    /// Every product's row is what the log adds up to: each event was applied once.
-    pub async fn compare_read_model(&self, checked: &Findings, ends: &[u64], findings: &mut Findings) {
-        let Some(url) = self.shared.reads.addresses().pop() else {
-            return findings
-                .violations
-                .push(conduct("no query node is ready".to_owned()));
-        };
-        let api = Api::new(&url, Some(self.token.clone()));
-        let mut wrong = |what: String| {
-            findings.violations.push(Violation {
-                kind: Promise::ReadModel,
-                what,
-            });
-        };
-        for (stream, (stock, _)) in &checked.stock {
-            let shard = shard_of(stream);
-            let end = usize::try_from(shard)
-                .ok()
-                .and_then(|shard| ends.get(shard))
-                .copied()
-                .unwrap_or(0);
-            let path = format!("/v1/products/{}", stream.trim_start_matches("product-"));
-            let after = format!("{shard}:{}", end.saturating_sub(1));
-            let mut answer = api.get_after(&path, &after).await;
-            for _ in 0..6 {
-                if answer.status == 503 {
-                    answer = api.get_after(&path, &after).await;
-                }
-            }
-            match answer.status {
-                200 if answer.json()["data"]["on_hand"].as_i64() == Some(*stock) => {}
-                _ => wrong(format!(
-                    "{stream} has {stock} by the log: {} {}",
-                    answer.status,
-                    answer.text()
-                )),
             }
         }
     }
 
     /// Ends every node as an operator would, and looks for panics in what they wrote.
     pub async fn end(&mut self, findings: &mut Findings, keep: bool) {
-        for node in self.readers.iter_mut().chain(&mut self.commands) {
+        for node in all(&mut self.readers, &mut self.processes, &mut self.commands) {
             if node.is_running()
                 && let Err(what) = node.term().await
             {
@@ -295,8 +275,68 @@ impl Ground {
     }
 }
 
+fn all<'a>(
+    first: &'a mut [Node],
+    second: &'a mut [Node],
+    third: &'a mut [Node],
+) -> impl Iterator<Item = &'a mut Node> {
+    first.iter_mut().chain(second).chain(third)
+}
+
+/// A network of namespaces, if a fault needs one and it may be made.
+fn network(kinds: &mut Kinds) -> Option<Net> {
+    if !kinds.any(Kind::is_of_network) {
+        return None;
+    }
+    match Net::make() {
+        Ok(net) => Some(net),
+        Err(why) => {
+            kinds.skip(Kind::is_of_network, &why);
+            None
+        }
+    }
+}
+
+/// Makes the log, and the brokers that it is on if they are to be the run's own.
+fn log(
+    home: &Home,
+    options: &Options,
+    postgres: &Postgres,
+    net: Option<&mut Net>,
+) -> Result<(Which, Option<Brokers>), String> {
+    let mut own = None;
+    let mut create = vec!["log", "create"];
+    let log = match options.log.as_str() {
+        "postgres" => Which::Postgres(postgres.url()),
+        "kafka" => {
+            let brokers = match &options.brokers {
+                Some(brokers) => brokers.clone(),
+                None => {
+                    let started = tokio::task::block_in_place(|| Brokers::start(net))?;
+                    own.insert(started).addresses().to_owned()
+                }
+            };
+            let topic = unique("faults.");
+            home.set("ANNALS_KAFKA_BROKERS", &brokers);
+            home.set("ANNALS__LOG__TOPIC", &topic);
+            if !brokers.contains(',') {
+                home.set("ANNALS__LOG__ALLOW_SINGLE_REPLICA", "true");
+                create.extend(["--replication", "1"]);
+            }
+            Which::Kafka { brokers, topic }
+        }
+        other => return Err(format!("--log is postgres or kafka, not {other}")),
+    };
+    home.run(&["migrate", "up"]).exits(0);
+    home.run(&create).exits(0);
+    if let (Some(brokers), Which::Kafka { topic, .. }) = (&mut own, &log) {
+        brokers.watch(topic);
+    }
+    Ok((log, own))
+}
+
 /// The file of settings that all nodes share.
-fn settings(home: &Arc<Home>, options: &Options) -> String {
+fn settings(home: &Arc<Home>, options: &Options, gateway: Option<&Gateway>) -> String {
     let keys = ["node.key", "cursor.key", "subject.key"].map(|name| {
         let path = home.dir().join(name);
         let mut file = std::fs::OpenOptions::new();
@@ -312,11 +352,12 @@ fn settings(home: &Arc<Home>, options: &Options) -> String {
         text,
         "[node]\nkey_file = \"{node}\"\n[http]\ncursor_key_file = \"{cursor}\"\n\
          [auth]\nsubject_key_file = \"{subject}\"\njwks_file = \"{}\"\n\
-         [lease]\nttl_ms = {}\n[command]\ndeadline_ms = {}\nrefusal_burst = 4000000\n\
-         [log]\nshards = {SHARDS}\n[commerce]\ngateway_url = \"http://127.0.0.1:9\"\n",
+         [lease]\nttl_ms = {}\n[command]\ndeadline_ms = {}\n\
+         [log]\nshards = {SHARDS}\n[commerce]\ngateway_url = \"{}\"\ncheckout_timeout_s = {CHECKOUT_S}\n",
         jwks.display(),
         options.lease_ms,
-        options.deadline_ms
+        options.deadline_ms,
+        gateway.map_or("http://127.0.0.1:9", |gateway| gateway.url.as_str())
     )
     .expect("memory can be written");
     let path = home.dir().join("annals.toml");

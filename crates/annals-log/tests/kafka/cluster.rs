@@ -14,6 +14,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+#[derive(Debug)]
 pub struct Cluster {
     /// `host:port`, several with commas.
     pub brokers: String,
@@ -43,33 +44,58 @@ impl Cluster {
             eprintln!("skipped: ANNALS_TEST_KAFKA is not set, or Java is missing");
             return None;
         }
-        let dir = TempDir::with_prefix("annals-kafka-").unwrap();
+        Some(Self::launch(nodes, extra, scram, &[]).unwrap())
+    }
+
+    /// Starts one wherever Java is. `places`: of each node the address that it serves on, and the network namespace that
+    /// it runs in; none: the loopback.
+    pub fn launch(
+        nodes: u32,
+        extra: &str,
+        scram: Option<&str>,
+        places: &[(String, String)],
+    ) -> Result<Self, String> {
+        let dir = TempDir::with_prefix("annals-kafka-").map_err(|error| error.to_string())?;
         let mut cluster = Self {
             brokers: String::new(),
             dir,
         };
         let file = cluster.dir.path().join("given.properties");
-        std::fs::write(&file, extra).unwrap();
+        std::fs::write(&file, extra).map_err(|error| error.to_string())?;
         let count = nodes.to_string();
-        let mut words = vec!["--nodes", &count, "--extra", file.to_str().unwrap()];
+        let file = file.display().to_string();
+        let mut words = vec!["--nodes", &count, "--extra", &file];
         if let Some(scram) = scram {
             words.extend(["--scram", scram]);
         }
-        cluster.brokers = cluster.script("start", &words);
-        Some(cluster)
+        let lines: Vec<String> = places
+            .iter()
+            .map(|(host, netns)| format!("{host} {netns}\n"))
+            .collect();
+        let given = cluster.dir.path().join("given.places");
+        let given_name = given.display().to_string();
+        if !lines.is_empty() {
+            std::fs::write(&given, lines.concat()).map_err(|error| error.to_string())?;
+            words.extend(["--places", &given_name]);
+        }
+        cluster.brokers = cluster.script("start", &words)?;
+        Ok(cluster)
     }
 
-    fn script(&self, action: &str, words: &[&str]) -> String {
+    fn script(&self, action: &str, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new(root().join("deploy/kafka/broker"));
         command.arg(action).arg(self.dir.path()).args(words);
-        let output = command.stderr(std::process::Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "broker {action}: {:?}", output.status);
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        let output = command.stderr(std::process::Stdio::inherit()).output();
+        let output = output.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(format!("broker {action}: {:?}", output.status));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// Starts the nodes that are down, and waits until they serve.
     pub fn start_missing(&self) {
-        assert_eq!(self.script("start", &[]), self.brokers);
+        assert_eq!(self.script("start", &[]).as_ref(), Ok(&self.brokers));
     }
 
     /// Sends a signal to a node, counted from 1: `KILL`, `STOP`, `CONT`, `TERM`. After `STOP` each of its threads stands still.
@@ -109,11 +135,31 @@ impl Drop for Cluster {
                 self.signal_quietly(node);
             }
         }
-        self.script("stop", &[]);
+        if let Err(why) = self.script("stop", &[]) {
+            eprintln!("{why}");
+        }
     }
 }
 
 impl Cluster {
+    /// Waits until a node's process is gone; `false`: it is still there.
+    pub fn is_gone_within(&self, node: u32, within: std::time::Duration) -> bool {
+        let until = std::time::Instant::now() + within;
+        let pid = std::fs::read_to_string(self.dir.path().join(node.to_string()).join("pid")).unwrap();
+        // One whose parent has not looked yet has no command line any more.
+        let is_there = || {
+            let line = std::fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+            !line.is_empty()
+        };
+        while is_there() {
+            if std::time::Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        true
+    }
+
     fn signal_quietly(&self, node: u32) {
         let pid = std::fs::read_to_string(self.dir.path().join(node.to_string()).join("pid")).unwrap();
         Command::new("kill").arg("-CONT").arg(pid.trim()).output().ok();

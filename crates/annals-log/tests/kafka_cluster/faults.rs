@@ -1,8 +1,7 @@
-//! What is done to topics behind a log's back, where leaders are, and what the client counted.
+//! What is done to topics behind a log's back, and what the client counted.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use annals_log::{KafkaLog, KafkaSettings};
@@ -11,7 +10,6 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
@@ -85,73 +83,6 @@ pub async fn behead(brokers: &str, topic: &str, before: i64) {
         .delete_records(&list, &AdminOptions::new())
         .await
         .unwrap();
-}
-
-/// Of each partition its leader and how many replicas are in sync.
-type Now = BTreeMap<i32, (i32, usize)>;
-
-/// Where the leaders of a topic are, looked at many times a second.
-pub struct Leaders {
-    now: Arc<Mutex<Now>>,
-    moved: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Leaders {
-    pub fn watch(brokers: &str, topic: &str) -> Self {
-        let consumer: BaseConsumer = config(brokers).create().unwrap();
-        let this = Self {
-            now: Arc::default(),
-            moved: Arc::default(),
-            stop: Arc::default(),
-        };
-        let (now, moved, stop) = (
-            Arc::clone(&this.now),
-            Arc::clone(&this.moved),
-            Arc::clone(&this.stop),
-        );
-        let topic = topic.to_owned();
-        std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok(metadata) = consumer.fetch_metadata(Some(&topic), Duration::from_secs(2)) {
-                    let mut now = now.lock().unwrap();
-                    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-                        // Between two leaders there is none: -1.
-                        if partition.leader() < 0 {
-                            continue;
-                        }
-                        let is = (partition.leader(), partition.isr().len());
-                        let was = now.insert(partition.id(), is);
-                        if was.is_some_and(|was| was.0 != is.0) {
-                            moved.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        });
-        this
-    }
-
-    pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
-    }
-
-    pub async fn until(&self, within: Duration, holds: impl Fn(&Now) -> bool) {
-        let until = Instant::now() + within;
-        loop {
-            let now = self.now.lock().unwrap().clone();
-            if !now.is_empty() && holds(&now) {
-                return;
-            }
-            assert!(Instant::now() < until, "not within {within:?}: {now:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
 }
 
 /// What this process counted.

@@ -1,7 +1,7 @@
 //! What the runner stands on: leases, a log that can be held, an engine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,12 +20,25 @@ use tokio_util::sync::CancellationToken;
 use crate::world::ambient;
 
 /// Every lease is everybody's: what keeps two apart must be something else.
-pub struct AllMine(pub NodeId);
+pub struct AllMine {
+    node: NodeId,
+    /// How often one was renewed.
+    pub renewed: Arc<AtomicU64>,
+}
+
+impl AllMine {
+    pub fn new(renewed: &Arc<AtomicU64>) -> Self {
+        Self {
+            node: NodeId::new("a"),
+            renewed: Arc::clone(renewed),
+        }
+    }
+}
 
 #[async_trait]
 impl Leases for AllMine {
     fn node(&self) -> &NodeId {
-        &self.0
+        &self.node
     }
     fn ttl(&self) -> Duration {
         Duration::from_secs(1)
@@ -42,7 +55,7 @@ impl Leases for AllMine {
     async fn list(&self, kind: LeaseKind, name: &str) -> Result<Vec<Lease>, annals_store::Error> {
         let lease = |shard| Lease {
             key: LeaseKey::new(kind, name, shard),
-            node: self.0.clone(),
+            node: self.node.clone(),
             url: "http://a".to_owned(),
             epoch_hint: 0,
             expires_at: None,
@@ -55,6 +68,7 @@ impl Leases for AllMine {
         Ok(keys.to_vec())
     }
     async fn renew(&self, keys: &[LeaseKey]) -> Result<Vec<LeaseKey>, annals_store::Error> {
+        self.renewed.fetch_add(1, Ordering::SeqCst);
         Ok(keys.to_vec())
     }
     async fn release(&self, _: &[LeaseKey]) -> Result<(), annals_store::Error> {
@@ -168,7 +182,7 @@ pub fn engine(log: &Arc<MemoryLog>, catalog: &Catalog, shards: ShardCount) -> (C
     let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
     let commands = start(&parts, asks, &stop, &mut tasks);
     let ownership = Ownership {
-        leases: Arc::new(AllMine(NodeId::new("a"))),
+        leases: Arc::new(AllMine::new(&Arc::default())),
         commands: commands.clone(),
         shards,
         asks: asked,

@@ -318,3 +318,38 @@ async fn a_shard_that_was_halted_is_read_again_once_it_is_mended() {
     assert_eq!(world.over(&after).await.answers.len(), 1);
     runner.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_takes_longer_than_a_lease_does_not_lose_it() {
+    let Some(world) = World::new(1).await else { return };
+    let running = world.runner();
+    world.begin("j0", "a0", &TAKES, 0, "").await;
+    world.over("j0").await;
+    // Whatever it keeps now waits.
+    let mut transaction = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE annals.process_instance IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    world.begin("j1", "a1", &TAKES, 0, "").await;
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+                 AND relation = 'annals.process_instance'::regclass";
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    while world.number(waits).await == 0 {
+        assert!(tokio::time::Instant::now() < until, "no round waits");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A third of a second each, so this is longer than a lease.
+    let goal = world.renewed.load(Ordering::SeqCst) + 5;
+    while world.renewed.load(Ordering::SeqCst) < goal {
+        assert!(
+            tokio::time::Instant::now() < until,
+            "the lease is not renewed while a round waits"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(world.number(waits).await > 0, "the round is the same");
+    transaction.rollback().await.unwrap();
+    world.over("j1").await;
+    running.stop().await;
+}

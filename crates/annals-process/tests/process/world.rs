@@ -14,7 +14,6 @@ use annals_process::{
 };
 use annals_record::record::Record;
 use annals_record::{Fingerprint, Fold, KeyHash, Shard, ShardCount, StreamId, hash};
-use annals_store::lease::NodeId;
 use annals_store::testing::TestDatabase;
 use async_trait::async_trait;
 use sqlx::PgPool;
@@ -189,6 +188,8 @@ pub struct World {
     pub admin: Admin,
     pub settings: ProcessSettings,
     pub process: AnyProcess,
+    /// How often runners renewed their lease.
+    pub renewed: Arc<AtomicU64>,
     _engine: JoinSet<()>,
     _database: TestDatabase,
 }
@@ -249,6 +250,7 @@ impl World {
             admin,
             settings,
             process: erased::process::<Work>(()),
+            renewed: Arc::default(),
             _engine,
             _database,
         })
@@ -268,7 +270,7 @@ impl World {
             log: self.log.clone(),
             catalog: self.catalog.clone(),
             pool: self.pool.clone(),
-            leases: Arc::new(AllMine(NodeId::new("a"))),
+            leases: Arc::new(AllMine::new(&self.renewed)),
             shards: self.shards,
             ambient: ambient(),
             reader,

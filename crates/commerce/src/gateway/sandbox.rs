@@ -11,7 +11,8 @@
 //! The requests are those of [`super::http`]. A first answer is given again to its key; a void is final, also for
 //! a payment that comes later; a refund before its capture is 409. All is in memory, a bounded number of payments and
 //! keys: a capture, void or refund of a payment that the sandbox does not know is accepted, because it may have been
-//! authorized before a restart.
+//! authorized before a restart. `GET /payments` gives what it has of each payment, and under how many idempotency keys
+//! it was asked for each thing: more than one authorization or capture of a payment would be a customer charged twice.
 
 mod books;
 
@@ -23,7 +24,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Json, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use futures_util::stream;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -60,6 +61,7 @@ pub async fn serve(listener: TcpListener, stop: CancellationToken) -> io::Result
         .route("/captures", post(capture))
         .route("/voids", post(void))
         .route("/refunds", post(refund))
+        .route("/payments", get(payments))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(sandbox);
     axum::serve(listener, routes)
@@ -86,6 +88,11 @@ async fn void(State(sandbox): State<Sandbox>, headers: HeaderMap, body: Sent<Who
 async fn refund(State(sandbox): State<Sandbox>, headers: HeaderMap, body: Sent<Part>) -> Response {
     let notice = |Part { payment, amount }| Request::Tell(Notice::Refund { payment, amount });
     sandbox.ask(&headers, body, notice).await
+}
+
+async fn payments(State(sandbox): State<Sandbox>) -> Response {
+    let books = sandbox.books.lock().expect("nobody panics while holding it");
+    ok(&json!({ "payments": books.accounts() }))
 }
 
 impl Sandbox {

@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::gateway::{Authorize, Notice};
 use crate::limits::{Amount, OrderId};
 use crate::money::Money;
@@ -61,10 +63,34 @@ enum Fate {
     },
 }
 
+/// How often each thing was asked of a payment, by idempotency keys: a key that is sent again counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Asked {
+    authorizations: u32,
+    captures: u32,
+    voids: u32,
+    refunds: u32,
+}
+
+/// A payment as these books have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Account {
+    payment: OrderId,
+    /// `authorized`, `declined`, `voided` or `captured`; none if no request was answered with more than a no.
+    status: Option<&'static str>,
+    /// What is held, or was taken.
+    amount: Option<Money>,
+    /// How much of it was given back, in minor units.
+    refunded: Option<Amount>,
+    #[serde(flatten)]
+    asked: Asked,
+}
+
 /// All that the sandbox knows.
 #[derive(Debug)]
 pub(super) struct Books {
     fates: Memory<OrderId, Fate>,
+    asked: Memory<OrderId, Asked>,
     answers: Memory<Arc<str>, (Request, Answer)>,
     dice: u64,
 }
@@ -74,6 +100,7 @@ impl Books {
     pub(super) fn new(seed: u64, remembered: usize) -> Self {
         Self {
             fates: Memory::new(remembered),
+            asked: Memory::new(remembered),
             answers: Memory::new(remembered),
             dice: seed,
         }
@@ -112,9 +139,49 @@ impl Books {
             Request::Tell(notice) => self.tell(notice),
         };
         if !matches!(answer, Answer::NotYet(_)) {
+            self.count(request);
             self.answers.put(key.into(), (request.clone(), answer));
         }
         answer
+    }
+
+    fn count(&mut self, request: &Request) {
+        let payment = match request {
+            Request::Authorize(ask) => ask.payment,
+            Request::Tell(
+                Notice::Capture { payment, .. } | Notice::Void { payment } | Notice::Refund { payment, .. },
+            ) => *payment,
+        };
+        let mut asked = self.asked.get(&payment).copied().unwrap_or_default();
+        let count = match request {
+            Request::Authorize(_) => &mut asked.authorizations,
+            Request::Tell(Notice::Capture { .. }) => &mut asked.captures,
+            Request::Tell(Notice::Void { .. }) => &mut asked.voids,
+            Request::Tell(Notice::Refund { .. }) => &mut asked.refunds,
+        };
+        *count = count.saturating_add(1);
+        self.asked.put(payment, asked);
+    }
+
+    /// Every payment that was ever asked about, the oldest first.
+    pub(super) fn accounts(&self) -> Vec<Account> {
+        let account = |payment: &OrderId| {
+            let (status, amount, refunded) = match self.fates.get(payment) {
+                None => (None, None, None),
+                Some(Fate::Authorized(held)) => (Some("authorized"), Some(*held), None),
+                Some(Fate::Declined) => (Some("declined"), None, None),
+                Some(Fate::Voided) => (Some("voided"), None, None),
+                Some(Fate::Captured { taken, back }) => (Some("captured"), Some(*taken), Some(*back)),
+            };
+            Account {
+                payment: *payment,
+                status,
+                amount,
+                refunded,
+                asked: self.asked.get(payment).copied().unwrap_or_default(),
+            }
+        };
+        self.asked.order.iter().map(account).collect()
     }
 
     fn authorize(&mut self, ask: &Authorize) -> Answer {
@@ -298,6 +365,40 @@ mod tests {
             books.ask("d", &capture(2, 500)),
             Reply::Answer(Answer::Refused(_))
         ));
+    }
+
+    #[test]
+    fn accounts_say_what_became_of_each_payment_and_count_keys_and_not_requests() {
+        let mut books = books();
+        books.ask("a", &authorize(1, "tok_ok"));
+        books.ask("a", &authorize(1, "tok_ok"));
+        books.ask("r", &refund(1, 200));
+        books.ask("c", &capture(1, 500));
+        books.ask("r", &refund(1, 200));
+        books.ask("b", &authorize(2, "tok_ok"));
+        books.ask("c2", &authorize(2, "tok_ok"));
+        books.ask("v", &void(3));
+        let accounts = books.accounts();
+        let asked = |authorizations, captures, voids, refunds| Asked {
+            authorizations,
+            captures,
+            voids,
+            refunds,
+        };
+        assert_eq!(accounts.len(), 3);
+        assert_eq!(
+            (accounts[0].status, accounts[0].asked),
+            (Some("captured"), asked(1, 1, 0, 1))
+        );
+        assert_eq!(accounts[0].refunded.map(Amount::get), Some(200));
+        assert_eq!(
+            (accounts[1].status, accounts[1].asked),
+            (Some("authorized"), asked(2, 0, 0, 0))
+        );
+        assert_eq!(
+            (accounts[2].status, accounts[2].asked),
+            (Some("voided"), asked(0, 0, 1, 0))
+        );
     }
 
     #[test]
