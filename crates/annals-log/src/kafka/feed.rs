@@ -1,7 +1,7 @@
 //! Whether the consumer reads a shard, or this process's own appends alone fill its ring.
 //!
-//! While one process writes a shard, its consumer would bring it nothing but what it has sent itself: half of the
-//! brokers' work, and a third of a command's in this process. So the consumer leaves a shard whose ring is kept full by
+//! While one process writes a shard, its consumer would bring it nothing but what it has sent itself, for a fetch an
+//! append at the broker and a parse and a hash a record here. So the consumer leaves a shard whose ring is kept full by
 //! deliveries, and comes back as soon as one does not fit, when there are none, when a claim is made, and every few
 //! seconds to compare.
 //!
