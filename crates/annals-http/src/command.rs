@@ -60,12 +60,24 @@ impl Call<'_> {
     /// Gets the answer, in the scene of its request. Without `forwards` the shard has to be this node's: who came
     /// through another node has come far enough.
     pub(crate) async fn run(self, forwards: bool, scene: Scene<'_>) -> Reply {
-        self.answer(forwards, scene)
-            .await
-            .unwrap_or_else(|problem| Reply::problem(&problem, scene))
+        let refusals = &self.inner.refusals;
+        match self.answer(forwards, scene).await {
+            Ok(reply) => {
+                if !reply.status.is_server_error() {
+                    refusals.pay();
+                }
+                reply
+            }
+            Err(problem) => {
+                if problem.code() == Code::Overloaded {
+                    Box::pin(refusals.turn()).await;
+                }
+                Reply::problem(&problem, scene)
+            }
+        }
     }
 
-    async fn answer(self, forwards: bool, scene: Scene<'_>) -> Result<Reply, Problem> {
+    async fn answer(&self, forwards: bool, scene: Scene<'_>) -> Result<Reply, Problem> {
         let place = self.engine.commands.place(&self.stream);
         if forwards && let Place::At(url) = &place {
             return Box::pin(self.forward(url, scene)).await;

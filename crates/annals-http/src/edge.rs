@@ -36,6 +36,7 @@ use crate::body::{Inbound, Outbound};
 use crate::command::Call;
 use crate::ports::{Audits, Commands, Peers, Reads, Seal};
 use crate::problem::{Code, Problem, Scene};
+use crate::refusals::Refusals;
 use crate::reply::{CORRELATION_ID, TRACEPARENT};
 use crate::request::Request as Current;
 use crate::route::Route;
@@ -115,6 +116,7 @@ pub(crate) struct Inner {
     pub(crate) audits: Option<Arc<dyn Audits>>,
     pub(crate) node: Option<Node>,
     pub(crate) counted: metrics::Requests,
+    pub(crate) refusals: Refusals,
     /// `/v1/openapi.json`, made when it is first asked for.
     pub(crate) description: OnceLock<Bytes>,
 }
@@ -148,6 +150,7 @@ impl Edge {
             audits: parts.audits,
             node: parts.node,
             counted: metrics::Requests::new(),
+            refusals: Refusals::default(),
             description: OnceLock::new(),
         }))
     }

@@ -32,6 +32,7 @@ pub mod ports;
 pub mod problem;
 pub mod process;
 mod query;
+mod refusals;
 mod reply;
 pub mod request;
 mod route;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use annals_client::{Client, Command, Query, Retries};
 use futures_util::StreamExt;
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::app::{App, Load, Request};
@@ -72,6 +73,10 @@ struct Report {
     p95_ms: f64,
     p99_ms: f64,
     max_ms: f64,
+    /// Of these, what the server neither refused for now nor failed.
+    served_per_second: f64,
+    served_p50_ms: f64,
+    served_p99_ms: f64,
     statuses: BTreeMap<u16, u64>,
     broken: u64,
 }
@@ -198,10 +203,11 @@ async fn send(
 
 impl Report {
     fn new(args: &BenchArgs, offered: Option<f64>, seen: &Seen, took: Duration) -> Self {
-        let ms = |quantile: f64| {
-            let us = seen.latency.value_at_quantile(quantile);
+        let ms_of = |latency: &Histogram<u64>, quantile: f64| {
+            let us = latency.value_at_quantile(quantile);
             u32::try_from(us).map_or(f64::INFINITY, |us| f64::from(us) / 1_000.0)
         };
+        let ms = |quantile| ms_of(&seen.latency, quantile);
         let requests: u64 = seen.statuses.values().sum();
         Self {
             clients: args.clients,
@@ -214,6 +220,9 @@ impl Report {
             p95_ms: ms(0.95),
             p99_ms: ms(0.99),
             max_ms: ms(1.0),
+            served_per_second: per_second(seen.served.len(), took),
+            served_p50_ms: ms_of(&seen.served, 0.5),
+            served_p99_ms: ms_of(&seen.served, 0.99),
             statuses: seen.statuses.clone(),
             broken: seen.broken,
         }
@@ -256,6 +265,12 @@ fn report(output: Output, report: &Report) -> anyhow::Result<Answer> {
             report.statuses,
             report.broken
         ))?;
+        if report.failed() > 0.0 {
+            output::text(&format!(
+                "served: {:.0}/s, p50 {:.2}  p99 {:.2} ms",
+                report.served_per_second, report.served_p50_ms, report.served_p99_ms
+            ))?;
+        }
     } else {
         output.print(report)?;
     }

@@ -20,6 +20,8 @@ const LONGEST_US: u64 = 60_000_000;
 /// What clients saw.
 pub(super) struct Seen {
     pub(super) latency: Histogram<u64>,
+    /// Of those that the server did: neither refused for now nor failed.
+    pub(super) served: Histogram<u64>,
     pub(super) statuses: BTreeMap<u16, u64>,
     /// Requests without an answer.
     pub(super) broken: u64,
@@ -30,6 +32,7 @@ impl Seen {
         let latency =
             Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds are fit for a histogram");
         Self {
+            served: latency.clone(),
             latency,
             statuses: BTreeMap::new(),
             broken: 0,
@@ -38,6 +41,7 @@ impl Seen {
 
     fn add(&mut self, other: &Self) {
         self.latency += &other.latency;
+        self.served += &other.served;
         self.broken += other.broken;
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
@@ -95,6 +99,9 @@ impl Generator {
             Ok(status) => {
                 let took = u64::try_from(due.elapsed().as_micros()).unwrap_or(LONGEST_US);
                 seen.latency.saturating_record(took);
+                if status < 500 {
+                    seen.served.saturating_record(took);
+                }
                 *seen.statuses.entry(status).or_default() += 1;
             }
             Err(_) => seen.broken += 1,
