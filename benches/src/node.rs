@@ -131,6 +131,8 @@ impl Node {
         let leases = PgLeases::new(pool, NodeId::new("kafka"), "http://kafka", LEASE);
         let engine = EngineSettings {
             tail_bytes: 1 << 30,
+            // A full machine is what is measured here: senders wait, and do not come again.
+            queue_ms: 60_000,
             writer: WriterSettings::KAFKA,
             ..EngineSettings::default()
         };

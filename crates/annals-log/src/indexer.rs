@@ -1,8 +1,9 @@
 //! The indexer: with a Kafka log, what fills the journal with accepted records.
 //!
-//! It reads shards as every reader does, and commits rows and checkpoints of all of them in one transaction. There is
-//! no timer: what came while one commit was under way is the next one. A checkpoint is a compare-and-set, so
-//! of two indexers of a shard one fails, and writes nothing.
+//! It reads shards as every reader does, and commits rows and checkpoints of all of them in one transaction. A shard that
+//! gave few records is looked at again in the next round, and so are the others, so that a transaction has
+//! many rows for each checkpoint that it moves; a full one is read on at once. A checkpoint is a compare-and-set, so of two
+//! indexers of a shard one fails, and writes nothing.
 //!
 //! *Invariant (L8):* rows and the checkpoint that stands for them are written by one transaction.
 //!
@@ -24,7 +25,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use metrics::counter;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use committing::{Committing, Then, Tried};
@@ -36,6 +37,8 @@ use crate::{Batch, Checkpoint, CheckpointError, Log, LogError, ReaderError, Read
 
 /// Rows a statement: so many that its cost is theirs.
 const ROWS: usize = 4_000;
+/// A shard that brings fewer records than these waits for the next round.
+const FULL: usize = 256;
 
 /// Says how many rows it inserted.
 const INSERT: &str = "
@@ -53,6 +56,8 @@ SELECT count(*) FROM written";
 pub struct IndexerSettings {
     /// How each shard is read; one batch of each is in memory.
     pub reader: ReaderSettings,
+    /// How often shards with few new records are looked at; their commands do not wait for it.
+    pub round: Duration,
     /// The pause before something that failed is tried again.
     pub retry: Duration,
 }
@@ -64,6 +69,7 @@ impl Default for IndexerSettings {
         reader.streams = 16_384;
         Self {
             reader,
+            round: Duration::from_millis(50),
             retry: Duration::from_millis(250),
         }
     }
@@ -123,6 +129,14 @@ struct Read {
     found: Result<Option<Batch>, Stopped>,
 }
 
+impl Read {
+    /// Whether it brought something, and so little that more should come before it is read.
+    fn is_below(&self, full: usize) -> bool {
+        let found = self.found.as_ref().ok().and_then(Option::as_ref);
+        found.is_some_and(|batch| batch.records.len() < full)
+    }
+}
+
 enum Failed {
     /// It may pass.
     Later(String),
@@ -157,6 +171,8 @@ impl Indexer {
     /// A shard that is stopped stays so until it is taken out and given back. Dropping this at any moment is safe:
     /// it goes on exactly where the last commit was.
     pub async fn run(&self, mut shards: watch::Receiver<BTreeSet<Shard>>, cancelled: CancellationToken) {
+        let began = Instant::now();
+        let full = self.settings.reader.limits.records.min(FULL);
         let mut turns: BTreeMap<Shard, Turn> = BTreeMap::new();
         let mut turn = 0;
         let mut reading = FuturesUnordered::new();
@@ -172,7 +188,7 @@ impl Indexer {
                     for shard in wanted {
                         turns.entry(shard).or_insert_with(|| {
                             turn += 1;
-                            reading.push(self.read(shard, Turn(turn), None));
+                            reading.push(self.read(shard, Turn(turn), None, began));
                             Turn(turn)
                         });
                     }
@@ -185,6 +201,11 @@ impl Indexer {
                 reads.push(read);
             }
             reads.retain(|read| turns.get(&read.shard) == Some(&read.turn));
+            let wait: BTreeSet<Shard> = reads
+                .iter()
+                .filter(|read| read.is_below(full))
+                .map(|read| read.shard)
+                .collect();
             let (batches, mut stopped) = sort(&mut reads);
             let commit = self.commit(batches);
             tokio::pin!(commit);
@@ -205,8 +226,10 @@ impl Indexer {
                 reads.retain(|read| read.shard != shard);
                 self.stop(shard, why);
             }
+            let round = self.next_round(began);
             for read in reads {
-                reading.push(self.read(read.shard, read.turn, read.reader));
+                let when = if wait.contains(&read.shard) { round } else { began };
+                reading.push(self.read(read.shard, read.turn, read.reader, when));
             }
         }
     }
@@ -230,8 +253,16 @@ impl Indexer {
         });
     }
 
-    /// One batch of a shard, or nothing after a while.
-    async fn read(&self, shard: Shard, turn: Turn, reader: Option<ShardReader>) -> Read {
+    /// When the next round begins; all of them at the same instants, so that shards come together.
+    fn next_round(&self, began: Instant) -> Instant {
+        let every = self.settings.round.as_nanos().max(1);
+        let (now, into) = (Instant::now(), began.elapsed().as_nanos() % every);
+        now + Duration::from_nanos(u64::try_from(every - into).unwrap_or(u64::MAX))
+    }
+
+    /// One batch of a shard, looked for from `when` on, or nothing after a while.
+    async fn read(&self, shard: Shard, turn: Turn, reader: Option<ShardReader>, when: Instant) -> Read {
+        sleep_until(when).await;
         let mut read = Read {
             shard,
             turn,

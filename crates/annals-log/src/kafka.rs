@@ -13,6 +13,7 @@
 mod appends;
 mod catch_up;
 mod client;
+mod feed;
 mod instances;
 mod producer;
 mod settings;
@@ -202,7 +203,7 @@ impl KafkaLog {
             Arc::clone(&catch_up),
         )?;
         Ok(Self {
-            appends: Appends::new(settings.clone(), topic.clone(), shards),
+            appends: Appends::new(settings.clone(), topic.clone(), shards, Arc::clone(&tail)),
             settings,
             topic,
             app,
@@ -380,9 +381,14 @@ impl Log for KafkaLog {
         self.appends.append(shard, &records)
     }
 
+    /// What readers of this process get of it without reading is told in [`feed`].
+    fn append_hashed(&self, shard: Shard, _at: Head, records: Vec<Hashed>) -> Appending {
+        self.appends.append_own(shard, records)
+    }
+
     fn append_copied(&self, shard: Shard, _at: Head, records: Vec<Hashed>, unsure: bool) -> Appending {
         let records: Vec<_> = records.into_iter().map(|hashed| hashed.record).collect();
-        self.appends.append_as(shard, &records, unsure)
+        self.appends.append_anew(shard, &records, unsure)
     }
 
     async fn read(
@@ -422,6 +428,8 @@ impl Log for KafkaLog {
 
     async fn end(&self, shard: Shard) -> Result<Offset, LogError> {
         self.check(shard)?;
+        // Who asks this reads up to there.
+        self.tail.want(shard);
         Ok(self.watermarks(shard).await?.1)
     }
 

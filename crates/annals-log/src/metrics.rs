@@ -41,6 +41,8 @@ pub const KAFKA_DELIVERIES_WITHOUT_OFFSET: &str = "annals_log_kafka_deliveries_w
 pub const KAFKA_DELIVERIES_FAILED: &str = "annals_log_kafka_deliveries_failed_total";
 /// Kafka, gauge: bytes of appends under way.
 pub const KAFKA_IN_FLIGHT_BYTES: &str = "annals_log_kafka_in_flight_bytes";
+/// Kafka: reads that found another record than the one that was delivered, or read before, at an offset. An alarm.
+pub const KAFKA_DELIVERED_OTHERWISE: &str = "annals_log_kafka_delivered_otherwise_total";
 /// Kafka: offsets that were not the successor of the one before: label `shard`. An alarm.
 pub const KAFKA_GAPS: &str = "annals_log_kafka_gaps_total";
 /// Transactions of the indexer.

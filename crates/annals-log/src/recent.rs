@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use annals_record::fold::{self, ChainAt, Head};
+use annals_record::hash;
 use annals_record::record::{RawRecord, Slot};
 use annals_record::{Offset, Shard, ShardCount};
 use tokio::sync::watch;
@@ -54,13 +56,41 @@ impl Recent {
 
     /// Takes in durable records in offset order without a gap, appended or read, and wakes who waits for them.
     ///
-    /// Records below the newest that is known are passed over: a reader far behind must not push the newest out.
-    pub(crate) fn push(&self, shard: Shard, records: &[Arc<Placed>]) {
+    /// Records below the newest that is known are passed over: a reader far behind must not push the newest out. Says
+    /// whether one was another than the one that was here: then what was here is forgotten.
+    pub(crate) fn push(&self, shard: Shard, records: &[Arc<Placed>]) -> bool {
         let (Some(of_shard), Some(last)) = (self.of(shard), records.last()) else {
-            return;
+            return false;
         };
-        lock(&of_shard.ring).push(records);
+        let replaced = lock(&of_shard.ring).push(records);
         of_shard.raise(last.offset.next());
+        replaced
+    }
+
+    /// Takes in records that this process appended itself and that landed at these offsets, without anybody having read
+    /// them: only behind a commit or refusal that is here, and only those that the fold accepts behind it, each at the
+    /// very next offset. What is here already has to be the same.
+    ///
+    /// Says where the ring ends then (`None`: it is empty), and whether every record fitted. From the first one on that
+    /// does not, none is taken in.
+    pub(crate) fn extend(&self, shard: Shard, records: &[Arc<Placed>]) -> (Option<Offset>, bool) {
+        let Some(of_shard) = self.of(shard) else {
+            return (None, false);
+        };
+        let mut ring = lock(&of_shard.ring);
+        let fitted = ring.extend(records);
+        let next = ring.next();
+        drop(ring);
+        if let Some(next) = next {
+            of_shard.raise(next);
+        }
+        (next, fitted)
+    }
+
+    /// The offset of the newest record that is here.
+    pub(crate) fn last(&self, shard: Shard) -> Option<Offset> {
+        let ring = lock(&self.of(shard)?.ring);
+        ring.placed.back().map(|placed| placed.offset)
     }
 
     /// Learns that the shard's durable part goes up to `end` at least, and wakes who waits.
@@ -120,7 +150,8 @@ impl ShardRing {
 }
 
 impl Ring {
-    fn push(&mut self, records: &[Arc<Placed>]) {
+    fn push(&mut self, records: &[Arc<Placed>]) -> bool {
+        let mut replaced = false;
         for placed in records {
             match self.next() {
                 Some(next) if placed.offset < next => {
@@ -131,6 +162,7 @@ impl Ring {
                     {
                         self.clear();
                         self.add(placed);
+                        replaced = true;
                     }
                 }
                 Some(next) if placed.offset == next => self.add(placed),
@@ -141,6 +173,31 @@ impl Ring {
                 None => self.add(placed),
             }
         }
+        self.trim();
+        replaced
+    }
+
+    fn extend(&mut self, records: &[Arc<Placed>]) -> bool {
+        let mut head = None;
+        for placed in records {
+            if let Some(here) = self.at(placed.offset) {
+                if here.hash != placed.hash {
+                    return false;
+                }
+                continue;
+            }
+            let before = head.or_else(|| self.placed.back().and_then(|last| head_behind(last)));
+            let Some(behind) = before.and_then(|before| accepted_behind(&before, placed)) else {
+                return false;
+            };
+            self.add(placed);
+            head = Some(behind);
+        }
+        self.trim();
+        true
+    }
+
+    fn trim(&mut self) {
         while self.bytes > self.max_bytes && self.placed.len() > 1 {
             if let Some(oldest) = self.placed.pop_front() {
                 self.bytes = self.bytes.saturating_sub(cost(&oldest));
@@ -182,6 +239,32 @@ impl Ring {
         }
         Some(taken.records)
     }
+}
+
+/// The head behind a commit or refusal, if that counts. How many were accepted is not known, and not looked at.
+fn head_behind(last: &Placed) -> Option<Head> {
+    let record = last.slot.known()?;
+    let entry = record.entry()?;
+    Some(Head {
+        next: last.offset.next(),
+        accepted: 0,
+        epoch: entry.epoch,
+        chain: hash::chain(entry.prev, last.hash),
+        time_ms: record.timestamp_ms,
+        closed: false,
+    })
+}
+
+/// The head behind `placed`, if it is a commit or refusal that the fold accepts at `before`.
+fn accepted_behind(before: &Head, placed: &Placed) -> Option<Head> {
+    let record = placed.slot.known().filter(|record| record.entry().is_some())?;
+    if placed.offset != before.next {
+        return None;
+    }
+    // Only claims are compared with the first chain and with those of before.
+    let forgotten = |_| ChainAt::Forgotten;
+    let (verdict, behind) = fold::accept_record(before, before.chain, forgotten, record, placed.hash);
+    verdict.is_accept().then_some(behind)
 }
 
 /// Records of one read, up to its limits; the first one always fits.
@@ -240,6 +323,7 @@ fn lock(ring: &Mutex<Ring>) -> std::sync::MutexGuard<'_, Ring> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Chained;
     use annals_record::Hash32;
 
     fn placed(offset: u64, hash: u8) -> Arc<Placed> {
@@ -304,6 +388,80 @@ mod tests {
         recent.push(Shard::new(0), &[placed(0, 0), placed(1, 1), placed(2, 2)]);
         assert_eq!(offsets(&recent, 0), None);
         assert_eq!(offsets(&recent, 1), Some(vec![1, 2]));
+    }
+
+    fn of(offset: u64, record: &Arc<annals_record::Record>) -> Arc<Placed> {
+        let hash = annals_record::hash::record_hash(record);
+        Arc::new(Placed::new(
+            Offset::new(offset),
+            Slot::Known((**record).clone()),
+            hash,
+        ))
+    }
+
+    #[test]
+    fn own_records_go_on_where_the_fold_would() {
+        let mut writer = Chained::example();
+        let claim = writer.claim();
+        let all: Vec<_> = (0..5).map(|_| writer.commit("order-1", 1, 0)).collect();
+        let shard = Shard::new(0);
+        let recent = Recent::new(ShardCount::try_from(1).unwrap(), 1 << 20);
+        let next = |n: u64| Some(Offset::new(n));
+        assert_eq!(recent.extend(shard, &[of(1, &all[0])]), (None, false), "empty");
+        recent.push(shard, &[of(0, &claim)]);
+        assert_eq!(
+            recent.extend(shard, &[of(1, &all[0])]),
+            (next(1), false),
+            "behind a claim"
+        );
+        recent.push(shard, &[of(1, &all[0])]);
+        assert_eq!(
+            recent.extend(shard, &[of(2, &all[1]), of(3, &all[2])]),
+            (next(4), true)
+        );
+        // Known in part, as when the consumer was quicker.
+        assert_eq!(
+            recent.extend(shard, &[of(3, &all[2]), of(4, &all[3])]),
+            (next(5), true)
+        );
+        assert_eq!(recent.extend(shard, &[of(6, &all[4])]), (next(5), false), "a gap");
+        assert_eq!(
+            recent.extend(shard, &[of(4, &all[4])]),
+            (next(5), false),
+            "another one there"
+        );
+        assert_eq!(recent.extend(shard, &[of(5, &all[4])]), (next(6), true));
+        assert_eq!(offsets(&recent, 0), Some(vec![0, 1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn what_the_fold_does_not_accept_is_left_to_be_read() {
+        let mut writer = Chained::example();
+        let (claim, first) = (writer.claim(), writer.commit("order-1", 1, 0));
+        let shard = Shard::new(0);
+        let recent = Recent::new(ShardCount::try_from(1).unwrap(), 1 << 20);
+        recent.push(shard, &[of(0, &claim), of(1, &first)]);
+        let (mut unchained, mut early, mut later) = (writer.another(1), writer.another(2), writer.another(3));
+        unchained.commit("order-1", 1, 0);
+        early.time_ms -= 1_000;
+        let claimed = later.claim();
+        let wrong = [
+            unchained.commit("order-1", 1, 0),
+            early.commit("order-1", 1, 0),
+            later.commit("order-1", 1, 0),
+            claimed,
+        ];
+        for record in wrong {
+            assert_eq!(
+                recent.extend(shard, &[of(2, &record)]),
+                (Some(Offset::new(2)), false)
+            );
+        }
+        let right = writer.commit("order-1", 1, 0);
+        assert_eq!(
+            recent.extend(shard, &[of(2, &right)]),
+            (Some(Offset::new(3)), true)
+        );
     }
 
     #[tokio::test]

@@ -94,7 +94,9 @@ impl Load {
             let pipeline = Pipeline::new(&self.log, &self.app, shard, self.shards);
             self.acknowledged.push(pipeline.acknowledged());
             let go = self.go.subscribe();
-            self.writers.spawn(async move { (shard, pipeline.run(go).await) });
+            let genesis = annals_record::hash::genesis(&self.app, shard, self.shards);
+            self.writers
+                .spawn(async move { (shard, pipeline::run_and_read(pipeline, genesis, go).await) });
         }
     }
 
@@ -139,6 +141,7 @@ impl Load {
 pub fn sound(what: &str, sum: &Sum) {
     eprintln!("{what}: {sum:?}");
     assert_eq!((sum.lost, sum.doubled, sum.wrongly_never), (0, 0, 0), "{what}");
+    assert_eq!(sum.disagreed, 0, "{what}: what readers had and what is there");
     assert!(sum.acknowledged > 0, "{what}");
 }
 

@@ -13,14 +13,16 @@ use super::client::unavailable;
 use super::instances::{InstanceId, Instances, Route};
 use super::producer::Instance;
 use super::settings::KafkaSettings;
+use super::tail::Tail;
 use crate::log::Appending;
-use crate::{Appended, LogError};
+use crate::{Appended, Hashed, LogError};
 
 /// All producers of one log in one process.
 #[derive(Debug)]
 pub(super) struct Appends {
     settings: KafkaSettings,
     topic: String,
+    tail: Arc<Tail>,
     /// One a shard: held while an append is routed and handed over, so that calls do not overtake each other.
     lanes: Vec<Mutex<()>>,
     producers: Mutex<Producers>,
@@ -38,7 +40,12 @@ struct Producers {
 }
 
 impl Appends {
-    pub(super) fn new(settings: KafkaSettings, topic: String, shards: ShardCount) -> Arc<Self> {
+    pub(super) fn new(
+        settings: KafkaSettings,
+        topic: String,
+        shards: ShardCount,
+        tail: Arc<Tail>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             lanes: shards.shards().map(|_| Mutex::new(())).collect(),
             producers: Mutex::new(Producers {
@@ -50,18 +57,30 @@ impl Appends {
             }),
             settings,
             topic,
+            tail,
             this: Weak::clone(this),
         })
     }
 
     /// Hands the records over before it returns.
     pub(super) fn append(&self, shard: Shard, records: &[Arc<Record>]) -> Appending {
-        let claims = records.iter().any(|record| matches!(record.meta, Meta::Claim(_)));
-        self.append_as(shard, records, claims)
+        self.append_as(shard, records, Vec::new(), claims(records))
+    }
+
+    /// As [`Self::append`]; readers of this process have them as they land, unless there is a claim among them.
+    pub(super) fn append_own(&self, shard: Shard, own: Vec<Hashed>) -> Appending {
+        let records: Vec<_> = own.iter().map(|hashed| Arc::clone(&hashed.record)).collect();
+        let claims = claims(&records);
+        let own = if claims { Vec::new() } else { own };
+        self.append_as(shard, &records, own, claims)
     }
 
     /// As [`Self::append`]; `anew`: through an instance that never carried the shard.
-    pub(super) fn append_as(&self, shard: Shard, records: &[Arc<Record>], anew: bool) -> Appending {
+    pub(super) fn append_anew(&self, shard: Shard, records: &[Arc<Record>], anew: bool) -> Appending {
+        self.append_as(shard, records, Vec::new(), anew)
+    }
+
+    fn append_as(&self, shard: Shard, records: &[Arc<Record>], own: Vec<Hashed>, anew: bool) -> Appending {
         if records.is_empty() {
             return now(Appended::Landed(Vec::new()));
         }
@@ -75,9 +94,13 @@ impl Appends {
             return now(Appended::NotWritten(LogError::Refused(why)));
         };
         let _in_order = lane.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.is_empty() {
+            // Others claim as well, and copies are long: readers see it by reading.
+            self.tail.want(shard);
+        }
         match self.instance(shard, anew) {
             Ok(instance) => {
-                let answer = instance.send(shard, records, bytes);
+                let answer = instance.send(shard, records, own, bytes);
                 Box::pin(async move {
                     answer.await.unwrap_or_else(|_| {
                         Appended::Unknown(LogError::Unavailable("the producer is gone".to_owned()))
@@ -193,7 +216,8 @@ impl Appends {
                 this.lose(id);
             }
         });
-        let (instance, thread) = Instance::start(&self.settings, &self.topic, id, on_fatal)?;
+        let tail = Arc::clone(&self.tail);
+        let (instance, thread) = Instance::start(&self.settings, &self.topic, tail, id, on_fatal)?;
         producers.threads.retain(|thread| !thread.is_finished());
         producers.threads.push(thread);
         Ok(instance)
@@ -229,6 +253,10 @@ impl Appends {
         let producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
         producers.running.keys().copied().collect()
     }
+}
+
+fn claims(records: &[Arc<Record>]) -> bool {
+    records.iter().any(|record| matches!(record.meta, Meta::Claim(_)))
 }
 
 fn now(answer: Appended) -> Appending {

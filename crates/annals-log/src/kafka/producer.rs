@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use annals_record::record::Record;
+use annals_record::record::{Record, Slot};
 use annals_record::{Offset, RecordId, Shard};
 use metrics::{counter, gauge, histogram};
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -20,9 +20,10 @@ use tokio::time::Instant;
 use super::client::Context;
 use super::instances::InstanceId;
 use super::settings::KafkaSettings;
+use super::tail::Tail;
 use super::wire;
 use crate::metrics as names;
-use crate::{Appended, LogError};
+use crate::{Appended, Hashed, LogError, Placed};
 
 /// How often a thread looks whether it shall end. Deliveries do not wait for it.
 const TICK: Duration = Duration::from_millis(50);
@@ -38,6 +39,7 @@ pub(super) type OnFatal = Box<dyn FnOnce(InstanceId) + Send>;
 pub(super) struct Instance {
     producer: BaseProducer<Deliveries>,
     topic: String,
+    tail: Arc<Tail>,
     /// Held for reading while records are handed over, for writing while it is set.
     retired: RwLock<bool>,
     stopping: AtomicBool,
@@ -48,6 +50,7 @@ impl Instance {
     pub(super) fn start(
         settings: &KafkaSettings,
         topic: &str,
+        tail: Arc<Tail>,
         id: InstanceId,
         on_fatal: OnFatal,
     ) -> KafkaResult<(Arc<Self>, JoinHandle<()>)> {
@@ -59,6 +62,7 @@ impl Instance {
         let instance = Arc::new(Self {
             producer,
             topic: topic.to_owned(),
+            tail,
             retired: RwLock::new(false),
             stopping: AtomicBool::new(false),
         });
@@ -80,15 +84,21 @@ impl Instance {
     }
 
     /// Hands over the records of one append, in order, without waiting.
-    /// `bytes` is the size of them all.
+    /// `bytes` is the size of them all. `own`: their hashes, if this process's readers may have them as they land.
     pub(super) fn send(
         &self,
         shard: Shard,
         records: &[Arc<Record>],
+        own: Vec<Hashed>,
         bytes: usize,
     ) -> oneshot::Receiver<Appended> {
         let (sender, receiver) = oneshot::channel();
-        let append = Append::new(records, bytes, sender);
+        let readers = Readers {
+            tail: Arc::clone(&self.tail),
+            shard,
+            own,
+        };
+        let append = Append::new(records, readers, bytes, sender);
         let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
         if *retired || self.producer.context().fatal.load(Ordering::Acquire) {
             append.fail(LogError::Unavailable(format!(
@@ -236,6 +246,29 @@ struct Append {
     state: Mutex<State>,
 }
 
+/// Those who read what this process appends.
+struct Readers {
+    tail: Arc<Tail>,
+    shard: Shard,
+    /// What they get without reading it; none of it if this is not all of the append.
+    own: Vec<Hashed>,
+}
+
+impl Readers {
+    /// What landed is theirs, else they have to look.
+    fn learn(self, answer: &[(RecordId, Offset)]) {
+        if self.own.len() != answer.len() {
+            return self.tail.want(self.shard);
+        }
+        let place = |(hashed, (_, offset)): (Hashed, &(RecordId, Offset))| {
+            let slot = Slot::Known(Arc::unwrap_or_clone(hashed.record));
+            Arc::new(Placed::new(*offset, slot, hashed.hash))
+        };
+        let placed: Vec<_> = self.own.into_iter().zip(answer).map(place).collect();
+        self.tail.delivered(self.shard, &placed);
+    }
+}
+
 struct State {
     /// Records not settled, and one more while they are still being handed over.
     left: usize,
@@ -243,11 +276,17 @@ struct State {
     failed: Option<LogError>,
     /// An answer that is known before all is settled.
     answer: Option<Appended>,
-    sender: Option<oneshot::Sender<Appended>>,
+    /// Taken by who answers.
+    waiting: Option<(oneshot::Sender<Appended>, Readers)>,
 }
 
 impl Append {
-    fn new(records: &[Arc<Record>], bytes: usize, sender: oneshot::Sender<Appended>) -> Arc<Self> {
+    fn new(
+        records: &[Arc<Record>],
+        readers: Readers,
+        bytes: usize,
+        sender: oneshot::Sender<Appended>,
+    ) -> Arc<Self> {
         // A gauge is a float; no append comes near the 2^32 bytes where this would stop being exact.
         let bytes = f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
         gauge!(names::KAFKA_IN_FLIGHT_BYTES).increment(bytes);
@@ -260,7 +299,7 @@ impl Append {
                 landed: records.iter().map(|record| (record.id(), None)).collect(),
                 failed: None,
                 answer: None,
-                sender: Some(sender),
+                waiting: Some((sender, readers)),
             }),
         })
     }
@@ -290,7 +329,7 @@ impl Append {
         if state.left > 0 {
             return;
         }
-        let Some(sender) = state.sender.take() else {
+        let Some((sender, readers)) = state.waiting.take() else {
             return;
         };
         gauge!(names::KAFKA_IN_FLIGHT_BYTES).decrement(self.bytes);
@@ -299,7 +338,15 @@ impl Append {
             (None, Some(why)) => Appended::Unknown(why),
             (None, None) => landed(std::mem::take(&mut state.landed)),
         };
+        drop(state);
         self.count(&answer);
+        match answer {
+            // Before the writer has it: what it acknowledges is there for readers of this process.
+            Appended::Landed(ref landed) => readers.learn(landed),
+            Appended::HeadMoved(_) | Appended::NotWritten(_) | Appended::Unknown(_) => {
+                readers.tail.want(readers.shard);
+            }
+        }
         // Nobody may wait for the answer any more.
         sender.send(answer).ok();
     }

@@ -1,4 +1,7 @@
 //! One consumer that follows the ends of all shards in use, and fills the rings that readers share.
+//!
+//! Where this process itself writes a shard, what it appended fills the ring as it is delivered, and the consumer
+//! only comes back to look ([`feed`](super::feed)).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -19,6 +22,7 @@ use tokio::time::Instant;
 
 use super::catch_up::CatchUp;
 use super::client::Context;
+use super::feed::{Feed, Turn};
 use super::wire;
 use crate::metrics as names;
 use crate::recent::Recent;
@@ -42,10 +46,11 @@ pub(super) struct Tail {
 
 #[derive(Debug)]
 struct Followed {
-    /// The offset that has to come next.
+    /// Where the ring ends: what readers get next.
     next: Offset,
-    /// Whether the consumer was told.
-    assigned: bool,
+    /// What the consumer brings next, at or below `next`; none while it does not read this shard.
+    reads: Option<Offset>,
+    feed: Feed,
     /// Why nothing comes after `next`.
     broken: Option<LogError>,
     used: Instant,
@@ -118,13 +123,44 @@ impl Tail {
     pub(super) fn follow(&self, shard: Shard, next: Offset) {
         self.followed().entry(shard).or_insert_with(|| {
             self.recent.reset(shard, next);
+            let now = Instant::now();
             Followed {
                 next,
-                assigned: false,
+                reads: None,
+                feed: Feed::new(now),
                 broken: None,
-                used: Instant::now(),
+                used: now,
             }
         });
+    }
+
+    /// Records of this process landed at these offsets, all of one append.
+    pub(super) fn delivered(&self, shard: Shard, records: &[Arc<Placed>]) {
+        let mut all = self.followed();
+        let Some(followed) = all.get_mut(&shard).filter(|followed| followed.broken.is_none()) else {
+            return;
+        };
+        let (next, fitted) = self.recent.extend(shard, records);
+        followed.next = followed.next.max(next.unwrap_or_default());
+        if fitted {
+            followed.feed.fitted(Instant::now());
+        } else {
+            followed.feed.want();
+        }
+    }
+
+    /// Has the consumer read the shard: what comes next is not known to be this process's own.
+    pub(super) fn want(&self, shard: Shard) {
+        if let Some(followed) = self.followed().get_mut(&shard) {
+            followed.feed.want();
+        }
+    }
+
+    /// Whether the consumer has left the shard to own appends.
+    #[cfg(test)]
+    pub(super) fn is_away(&self, shard: Shard) -> bool {
+        let all = self.followed();
+        all.get(&shard).is_some_and(|followed| followed.reads.is_none())
     }
 
     fn followed(&self) -> MutexGuard<'_, BTreeMap<Shard, Followed>> {
@@ -133,12 +169,17 @@ impl Tail {
 
     fn run(&self, consumer: &BaseConsumer<Context>) {
         let mut looked = Instant::now();
+        let mut took_turns = looked;
         while !self.stopping.load(Ordering::Acquire) {
-            if looked.elapsed() > UNUSED / 60 {
-                looked = Instant::now();
+            let now = Instant::now();
+            if now.duration_since(looked) > UNUSED / 60 {
+                looked = now;
                 self.leave_unused(consumer);
             }
-            self.assign_new(consumer);
+            if now.duration_since(took_turns) >= TICK {
+                took_turns = now;
+                self.take_turns(consumer, now);
+            }
             self.take_batch(consumer);
         }
     }
@@ -167,15 +208,22 @@ impl Tail {
         let taken = match batch.entry(shard) {
             Entry::Occupied(taken) => taken.into_mut(),
             Entry::Vacant(place) => match self.followed().get(&shard) {
-                Some(followed) if followed.broken.is_none() => place.insert(Taken {
-                    next: followed.next,
+                Some(Followed {
+                    reads: Some(next),
+                    broken: None,
+                    ..
+                }) => place.insert(Taken {
+                    next: *next,
                     records: Vec::new(),
                     broken: None,
                 }),
                 _ => return,
             },
         };
-        if taken.broken.is_some() {
+        // Below: left over from what was read before.
+        if taken.broken.is_some()
+            || Offset::try_from(message.offset()).is_ok_and(|offset| offset < taken.next)
+        {
             return;
         }
         match placed_next(shard, taken.next, message) {
@@ -190,27 +238,61 @@ impl Tail {
     /// Rings first, then what is said of them: whoever is below `next` finds the record, if it is kept.
     fn publish(&self, batch: BTreeMap<Shard, Taken>) {
         for (shard, taken) in batch {
-            self.recent.push(shard, &taken.records);
-            if let Some(followed) = self.followed().get_mut(&shard) {
+            let mut all = self.followed();
+            let Some(followed) = all.get_mut(&shard) else {
+                continue;
+            };
+            if self.recent.push(shard, &taken.records) {
+                counter!(names::KAFKA_DELIVERED_OTHERWISE).increment(1);
+                tracing::error!(%shard, "the log holds another record than the one that was delivered or read before");
+                followed.feed.want();
                 followed.next = taken.next;
-                followed.broken = taken.broken;
             }
+            if !taken.records.is_empty() {
+                followed.feed.brought();
+            }
+            followed.reads = Some(taken.next);
+            followed.next = followed.next.max(taken.next);
+            followed.broken = taken.broken;
         }
     }
 
-    fn assign_new(&self, consumer: &BaseConsumer<Context>) {
-        let mut all = self.followed();
-        for (shard, followed) in all.iter_mut().filter(|(_, followed)| !followed.assigned) {
-            let assigned =
-                at(&self.topic, *shard, followed.next).and_then(|list| consumer.incremental_assign(&list));
-            // Left again at the next look, and tried anew when somebody reads.
-            if let Err(error) = assigned {
-                tracing::warn!(%shard, %error, "cannot follow a shard");
-                followed.broken = Some(LogError::Unavailable(format!(
-                    "cannot follow shard {shard}: {error}"
-                )));
+    /// Begins to read shards, and leaves those that need not be read.
+    fn take_turns(&self, consumer: &BaseConsumer<Context>, now: Instant) {
+        let (mut joins, mut leaves) = (Vec::new(), Vec::new());
+        for (shard, followed) in self.followed().iter_mut() {
+            match followed.feed.turn(now) {
+                Turn::Stay => {}
+                Turn::Leave => {
+                    followed.reads = None;
+                    followed.feed.left(now);
+                    leaves.push(*shard);
+                }
+                Turn::Join => {
+                    // The newest one that is known is read again, and compared.
+                    let newest = self.recent.last(*shard);
+                    let newest = newest.filter(|newest| newest.next() == followed.next);
+                    let from = newest.unwrap_or(followed.next);
+                    followed.reads = Some(from);
+                    followed.feed.joined();
+                    joins.push((*shard, from));
+                }
             }
-            followed.assigned = true;
+        }
+        for shard in leaves {
+            leave(consumer, &self.topic, shard);
+        }
+        for (shard, from) in joins {
+            let joined = at(&self.topic, shard, from).and_then(|list| consumer.incremental_assign(&list));
+            // Left again at the next look, and tried anew when somebody reads.
+            if let Err(error) = joined {
+                tracing::warn!(%shard, %error, "cannot follow a shard");
+                if let Some(followed) = self.followed().get_mut(&shard) {
+                    followed.broken = Some(LogError::Unavailable(format!(
+                        "cannot follow shard {shard}: {error}"
+                    )));
+                }
+            }
         }
     }
 
@@ -221,7 +303,7 @@ impl Tail {
             if followed.used.elapsed() <= UNUSED && followed.broken.is_none() {
                 return true;
             }
-            if followed.assigned {
+            if followed.reads.is_some() {
                 leave(consumer, topic, *shard);
             }
             false
@@ -243,8 +325,10 @@ impl Tail {
         if moved {
             // The client does not say which shard it was.
             let all = std::mem::take(&mut *self.followed());
-            for shard in all.into_keys() {
-                leave(consumer, &self.topic, shard);
+            for (shard, followed) in all {
+                if followed.reads.is_some() {
+                    leave(consumer, &self.topic, shard);
+                }
                 self.recent.reset(shard, Offset::new(0));
             }
         }

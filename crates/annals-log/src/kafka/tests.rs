@@ -16,6 +16,7 @@ use crate::{Appended, Log, LogError};
 
 #[path = "../../tests/kafka/broker.rs"]
 mod broker;
+mod own;
 use broker::TestTopic;
 
 fn ids(numbers: &[u64]) -> Vec<InstanceId> {

@@ -34,9 +34,9 @@ impl WriterSettings {
         idle_ms: 600_000,
         keep_tail: false,
     };
-    /// For the Kafka log, where each append is a request of its own: with fewer under way, a shard's next one gathers more.
+    /// For the Kafka log, where each append is a request of its own: a shard's next one gathers while one is under way.
     pub const KAFKA: Self = Self {
-        appends_in_flight: 4,
+        appends_in_flight: 1,
         keep_tail: true,
         ..Self::POSTGRES
     };

@@ -10,7 +10,7 @@ use annals_log::{Checkpoint, Log, LogError, ReadLimits};
 use annals_record::fold::{Fold, Head, Verdict};
 use annals_record::value::ClaimValue;
 use annals_record::{
-    AppName, Generation, KeyHash, Offset, RecordId, Shard, ShardCount, StreamId, Version, hash,
+    AppName, Generation, Hash32, KeyHash, Offset, RecordId, Shard, ShardCount, StreamId, Version, hash,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -50,6 +50,8 @@ pub struct Told {
     pub longest: Duration,
     /// How long the first claim took.
     pub first_claim: Duration,
+    /// What a reader beside it, in the same process, folded up to its last acknowledged record.
+    pub read: Option<Head>,
 }
 
 pub struct Pipeline {
@@ -207,6 +209,40 @@ impl Pipeline {
     }
 }
 
+/// Writes, and reads beside it through the same log until the last record that was acknowledged.
+pub async fn run_and_read(pipeline: Pipeline, genesis: Hash32, go: watch::Receiver<Go>) -> Told {
+    let (log, shard) = (Arc::clone(&pipeline.log), pipeline.writer.shard());
+    let (until, wanted) = watch::channel(None);
+    let writing = async {
+        let told = pipeline.run(go).await;
+        let last = told.acknowledged.last().map(|(_, offset)| offset.next());
+        until.send_replace(Some(last.filter(|_| told.halted.is_none()).unwrap_or_default()));
+        told
+    };
+    let reading = async {
+        let mut fold = Fold::from_genesis(genesis);
+        let limits = ReadLimits {
+            wait: Duration::from_millis(100),
+            ..ReadLimits::default()
+        };
+        while wanted.borrow().is_none_or(|until| fold.head().next < until) {
+            let log = Arc::clone(&*log.read().await);
+            match log.read(shard, fold.head().next, limits).await {
+                Ok(placed) => {
+                    for placed in placed {
+                        fold.step(&placed.slot, placed.hash);
+                    }
+                }
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+        *fold.head()
+    };
+    let (mut told, head) = tokio::join!(writing, reading);
+    told.read = told.halted.is_none().then_some(head);
+    told
+}
+
 async fn read(log: Current, shard: Shard, from: Offset) -> Input {
     let began = Instant::now();
     loop {
@@ -244,6 +280,8 @@ pub struct Sum {
     pub doubled: usize,
     pub wrongly_never: usize,
     pub halted: usize,
+    /// Readers beside the writers that folded something else than the log, opened anew, holds.
+    pub disagreed: usize,
 }
 
 /// Asks until there is an answer: leaders may still be on their way back.
@@ -267,6 +305,7 @@ pub async fn prove(log: &dyn Log, app: &AppName, shards: ShardCount, told: &[(Sh
         let mut fold = Fold::from_genesis(hash::genesis(app, *shard, shards));
         let end = answered(async || log.end(*shard).await).await;
         let mut accepted: BTreeMap<RecordId, Offset> = BTreeMap::new();
+        let mut agrees = told.read.is_none_or(|head| head == *fold.head());
         while fold.head().next < end {
             let from = fold.head().next;
             for placed in answered(async || log.read(*shard, from, ReadLimits::default()).await).await {
@@ -278,6 +317,7 @@ pub async fn prove(log: &dyn Log, app: &AppName, shards: ShardCount, told: &[(Sh
                     Verdict::Ghost(why) => *sum.ghosts.entry(why.as_str()).or_default() += 1,
                     Verdict::Halt(why) => panic!("shard {shard}: {why}"),
                 }
+                agrees |= told.read.is_some_and(|head| head == *fold.head());
             }
         }
         let distinct: BTreeSet<_> = told.acknowledged.iter().map(|(id, _)| *id).collect();
@@ -288,6 +328,7 @@ pub async fn prove(log: &dyn Log, app: &AppName, shards: ShardCount, told: &[(Sh
             .filter(|(id, at)| accepted.get(id) != Some(at))
             .count();
         sum.wrongly_never += told.never.iter().filter(|id| accepted.contains_key(id)).count();
+        sum.disagreed += usize::from(!agrees);
         sum.acknowledged += told.acknowledged.len();
         sum.claims += told.claims;
         sum.repairs += told.repairs;

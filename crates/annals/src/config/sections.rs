@@ -63,7 +63,7 @@ section! {
         brokers: Option<String> = None,
         /// Kafka: the topic.
         topic: String = "{app}.log".to_owned(),
-        /// Kafka: how many appends of a shard may be under way at once.
+        /// Kafka: how many appends of a shard may be under way at once; with one, the next gathers what comes meanwhile.
         appends_in_flight: usize = WriterSettings::KAFKA.appends_in_flight,
         /// Kafka: encrypt the connections.
         tls: bool = false,
