@@ -58,10 +58,12 @@ mod tests {
 
     use super::*;
 
-    type Turns<'a> = Vec<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+    type Turn<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+    type Turns<'a> = Vec<Turn<'a>>;
 
     fn waiting(refusals: &Refusals, count: usize) -> Turns<'_> {
-        (0..count).map(|_| Box::pin(refusals.turn()) as _).collect()
+        let turn = |_| -> Turn<'_> { Box::pin(refusals.turn()) };
+        (0..count).map(turn).collect()
     }
 
     /// How many of them have their turn now; they are taken out.
