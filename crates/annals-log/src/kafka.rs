@@ -381,7 +381,7 @@ impl Log for KafkaLog {
         self.appends.append(shard, &records)
     }
 
-    /// What readers of this process get of it without reading is told in [`feed`].
+    /// What readers of this process get of it without reading is told in the module `feed`.
     fn append_hashed(&self, shard: Shard, _at: Head, records: Vec<Hashed>) -> Appending {
         self.appends.append_own(shard, records)
     }

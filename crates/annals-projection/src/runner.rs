@@ -26,6 +26,7 @@ pub use progress::{BuildProgress, Progress};
 
 use crate::apply::{Limits, OpenPersonal};
 use crate::manifest::Projections;
+use reading::QUEUE;
 
 /// The channel on which the key `{name}/{build}` says that a checkpoint of that build has moved. The value is empty:
 /// whoever hears it reads the checkpoints, together with the rows.
@@ -161,10 +162,38 @@ struct BatchSize {
     bytes: usize,
 }
 
+impl BatchSize {
+    /// What one of so many readers may take at a time: each waits with one, and the queue between holds some more.
+    fn share(self, readers: usize) -> Self {
+        Self {
+            events: (self.events / QUEUE).max(1),
+            bytes: self.bytes / (QUEUE + readers),
+        }
+    }
+}
+
 impl Parts {
     /// How long to wait after so many failures.
     fn pause(&self, attempts: u32) -> Duration {
         let [jitter] = self.ambient.random::<1>();
         self.settings.retry.after(attempts, jitter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BatchSize, QUEUE};
+
+    #[test]
+    fn what_all_readers_and_the_queue_hold_is_within_the_bound() {
+        for readers in [1, 16, 128] {
+            let whole = BatchSize {
+                events: 2_000,
+                bytes: 4 << 20,
+            };
+            let share = whole.share(readers);
+            assert!(share.bytes * (readers + QUEUE) <= whole.bytes);
+            assert!(share.bytes * (readers + QUEUE + 1) > whole.bytes - (readers + QUEUE));
+        }
     }
 }

@@ -38,6 +38,7 @@ use crate::node::keys::Keys;
 use crate::node::log::OpenLog;
 use crate::node::role::Role;
 use crate::node::tasks::{Ended, Phase, Tasks};
+use crate::telemetry;
 
 /// How long everything has to end after a signal.
 const END_WITHIN: Duration = Duration::from_millis(9_500);
@@ -172,6 +173,8 @@ pub(crate) async fn signalled() {
 
 /// Builds every part of a node and starts it.
 pub(crate) async fn start(app: &App, settings: Settings, shape: Shape) -> anyhow::Result<Running> {
+    // Before any part counts something: what was counted earlier would be nobody's.
+    telemetry::recorder()?;
     let roles = role::parse(&settings.node.roles)?;
     let catalog = app.catalog()?;
     let ambient = crate::ambient::system();

@@ -49,6 +49,7 @@ impl Rounds {
 pub(super) struct Reading {
     pub(super) parts: Arc<Parts>,
     pub(super) plan: Arc<Plan>,
+    /// What it takes at a time.
     pub(super) batch: BatchSize,
     pub(super) rounds: Rounds,
     pub(super) shard: Shard,
@@ -79,7 +80,8 @@ impl Reading {
             let mut more = true;
             let message = match reader.next().await {
                 Ok(Some(batch)) => {
-                    more = batch.records.len() >= full;
+                    // Large records fill a read before they are many.
+                    more = batch.records.len() >= full / 8;
                     Message::Read(Box::new(Delivery::concerning(&batch, &self.plan)))
                 }
                 Ok(None) => continue,
@@ -125,8 +127,8 @@ impl Reading {
     fn settings(&self) -> ReaderSettings {
         ReaderSettings {
             limits: ReadLimits {
-                records: (self.batch.events / QUEUE).max(1),
-                bytes: self.batch.bytes / QUEUE,
+                records: self.batch.events,
+                bytes: self.batch.bytes,
                 wait: Duration::from_millis(500),
             },
             ..ReaderSettings::default()

@@ -239,7 +239,7 @@ impl Worker {
         let reading = Reading {
             parts: Arc::clone(&self.work.parts),
             plan: Arc::clone(&self.projector.plan),
-            batch: self.work.batch,
+            batch: self.work.batch.share(self.shards.shards().len()),
             rounds: self.rounds,
             shard,
             session: self.sessions,
