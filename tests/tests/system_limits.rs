@@ -11,6 +11,7 @@ use annals_tests::fault::check::Findings;
 use annals_tests::fault::plan::Kind;
 use annals_tests::fault::proxy::Mode;
 use annals_tests::fault::setup::Ground;
+use annals_tests::server::kafka_broker;
 use annals_tests::{Answer, Api, Home, Shop, unique};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -91,6 +92,53 @@ async fn what_is_away_is_answered_with_its_code() {
     ground.postgres.heal().await;
     post(&api, &streams[2]).await.is(200);
 
+    let mut findings = Findings::default();
+    ground.end(&mut findings, false).await;
+    assert!(findings.violations.is_empty(), "{:#?}", findings.violations);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_log_on_kafka_hot_streams_need_no_postgres_and_cold_ones_say_that_it_is_away() {
+    let Some(brokers) = kafka_broker() else { return };
+    let options = Options {
+        nodes: 1,
+        // Its renewals fail all the while, so that leases run out.
+        lease_ms: 2_000,
+        deadline_ms: 15_000,
+        log: "kafka".to_owned(),
+        brokers: Some(brokers),
+        ..Options::default()
+    };
+    let (mut ground, _) = Ground::prepare(&options, vec![Kind::Kill]).await.unwrap();
+    let streams: Vec<String> = ground.register().await.unwrap().into_values().flatten().collect();
+    let (hot, cold) = (&streams[0], &streams[1]);
+    let api = restarted(&mut ground).await;
+    let key = unique("k");
+    let first = api.post_for_good(&path(hot), &key, &receive()).await;
+    first.is(200);
+
+    ground.postgres.crash().await;
+    let mut version = first.json()["version"].as_u64().unwrap();
+    let until = Instant::now() + 3 * options.lease();
+    while Instant::now() < until {
+        version += 1;
+        let next = api.post_with_key(&path(hot), &unique("k"), &receive()).await;
+        assert_eq!(
+            next.is(200).json()["version"],
+            version,
+            "nobody was asked, nothing was lost"
+        );
+    }
+    // What was answered before is known without the journal.
+    let again = api.post_with_key(&path(hot), &key, &receive()).await;
+    assert_eq!(again.is(200).text(), first.text());
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let away = api.post_with_key(&path(cold), &unique("k"), &receive()).await;
+    away.problem(503, "log-unavailable");
+
+    ground.postgres.heal().await;
+    post(&api, cold).await.is(200);
+    assert_eq!(post(&api, hot).await.is(200).json()["version"], version + 1);
     let mut findings = Findings::default();
     ground.end(&mut findings, false).await;
     assert!(findings.violations.is_empty(), "{:#?}", findings.violations);

@@ -254,6 +254,8 @@ async fn followers_stay_while_a_build_is_made_switched_to_and_back_and_resume_be
         shop.product(500, 0).await,
         shop.product(500, 0).await,
     );
+    let row = format!("/v1/products/{sku}");
+    reads.wait_until(&row, &format!("product-{sku}"), |_| true).await;
     let mut followers = Followers::begin(&reads, &sku, None).await;
     followers.row.until(|held| held.len() == 1).await;
     followers.list.until(|held| held.len() == 3).await;

@@ -1,8 +1,8 @@
 //! What a node spends on saying that there is too much to do.
 //!
-//! A refusal costs a fifth of a command. Clients that send again at once, over and over, could have a node do nothing else; so
-//! every command that was answered pays for some refusals, and one that nothing pays for waits for its turn, at most as long
-//! as `Retry-After` asks for. Up to five times of what it can do a node refuses at once; a flood is slowed down to
+//! A refusal costs about a third of a command. Clients that send again at once, over and over, could have a node do nothing
+//! else; so every command that was answered pays for some refusals, and one that nothing pays for waits for its turn, at most
+//! as long as `Retry-After` asks for. Up to about twice of what it can do a node refuses at once; a flood is slowed down to
 //! the speed at which the node does its work, and holds no more than its connections.
 
 use std::time::Duration;
