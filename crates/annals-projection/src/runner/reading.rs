@@ -14,6 +14,9 @@ use crate::apply::{Delivery, Plan};
 
 /// How many batches wait in a worker's queue, each a quarter of a transaction at most.
 pub(super) const QUEUE: usize = 4;
+/// Of how many streams a reader remembers the version, to see gaps (L2): some 180 bytes each, for every shard and build. The
+/// log's own readers remember more.
+const STREAMS: usize = 4_096;
 
 /// A message, and the session of the task that sent it.
 pub(super) type Sent = (u64, Message);
@@ -131,6 +134,7 @@ impl Reading {
                 bytes: self.batch.bytes,
                 wait: Duration::from_millis(500),
             },
+            streams: STREAMS,
             ..ReaderSettings::default()
         }
     }
