@@ -99,8 +99,7 @@ impl Routing {
     /// Of what is known of a shard, this part is now so.
     fn learn(&self, shard: Shard, part: u8, now: u8) {
         if let Some(cell) = self.cell(shard) {
-            let change = |known| Some((known & !part) | now);
-            cell.try_update(Ordering::AcqRel, Ordering::Acquire, change).ok();
+            cell.update(Ordering::AcqRel, Ordering::Acquire, |known| (known & !part) | now);
         }
     }
 
