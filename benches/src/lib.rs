@@ -41,6 +41,7 @@ pub mod orders;
 pub mod products;
 pub mod real;
 pub mod report;
+pub mod request;
 pub mod side;
 pub mod site;
 

@@ -1,10 +1,7 @@
 //! The reference backend's own orders: placed, confirmed, shipped, one event each, through its own rules and codec.
 
-use std::sync::Arc;
-
-use annals_domain::{Caller, Catalog, CommandRequest, Permission, Precondition};
-use annals_record::{Fingerprint, KeyHash, StreamId, hash};
-use anyhow::{Context, anyhow};
+use annals_domain::{Catalog, CommandRequest};
+use anyhow::anyhow;
 
 /// So many orders are placed before the first of them is confirmed, and confirmed before it is shipped: more than are
 /// under way at once, so that each command finds what it needs.
@@ -47,38 +44,12 @@ pub fn key(order: u64) -> String {
 /// # Errors
 /// If the catalog has no orders, or the body is not one's.
 pub fn request(catalog: &Catalog, order: u64, command: &str) -> anyhow::Result<CommandRequest> {
-    let aggregate = catalog.resource("orders").context("the catalog has orders")?;
-    let key = key(order);
-    let parsed_key = aggregate.parse_key(&key).map_err(|error| anyhow!("{error}"))?;
     let body = match command {
         "place" => placement(order),
         "ship" => format!(r#"{{"carrier":"Post","tracking":"T{order}"}}"#),
         _ => "{}".to_owned(),
     };
-    let parsed = aggregate
-        .parse(&parsed_key, command, body.as_bytes())
-        .map_err(|error| anyhow!("{error:?}"))?;
-    let data = parsed.canonical()?;
-    let caller = Caller {
-        sub: "bench".into(),
-        roles: Arc::from(["clerk".into()]),
-        owner: None,
-    };
-    let print = hash::sha256(&[caller.sub.as_bytes(), b"\0", command.as_bytes(), b"\0\0", &data].concat());
-    Ok(CommandRequest {
-        stream: StreamId::try_from(format!("order-{key}").as_str())?,
-        command: parsed,
-        data: serde_json::from_slice(&data)?,
-        fingerprint: Fingerprint::new(print),
-        idempotency_key: KeyHash::of(command),
-        precondition: Precondition::None,
-        caller,
-        permission: Permission::Allow,
-        correlation: key,
-        causation: None,
-        traceparent: None,
-        metadata: None,
-    })
+    crate::request::request(catalog, "orders", &key(order), command, command, &body)
 }
 
 fn placement(order: u64) -> String {

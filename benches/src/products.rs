@@ -7,11 +7,9 @@
 use std::sync::Arc;
 
 use annals_domain::{
-    Aggregate, Caller, Catalog, Command, CommandRequest, Context as Cx, Event, Owner, Permission,
-    Precondition, Rejection, ensure, text_key,
+    Aggregate, Catalog, Command, CommandRequest, Context as Cx, Event, Owner, Rejection, ensure, text_key,
 };
-use annals_record::{Fingerprint, KeyHash, StreamId, hash};
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -213,32 +211,7 @@ pub fn request(
     key: &str,
     body: &str,
 ) -> anyhow::Result<CommandRequest> {
-    let aggregate = catalog.resource("products").context("the catalog has products")?;
-    let product = aggregate.parse_key(sku).map_err(|error| anyhow!("{error}"))?;
-    let parsed = aggregate
-        .parse(&product, command, body.as_bytes())
-        .map_err(|error| anyhow!("{error:?}"))?;
-    let data = parsed.canonical()?;
-    let caller = Caller {
-        sub: "bench".into(),
-        roles: Arc::from(["clerk".into()]),
-        owner: None,
-    };
-    let print = hash::sha256(&[caller.sub.as_bytes(), b"\0", command.as_bytes(), b"\0\0", &data].concat());
-    Ok(CommandRequest {
-        stream: StreamId::try_from(format!("product-{sku}").as_str())?,
-        command: parsed,
-        data: serde_json::from_slice(&data)?,
-        fingerprint: Fingerprint::new(print),
-        idempotency_key: KeyHash::of(key),
-        precondition: Precondition::None,
-        caller,
-        permission: Permission::Allow,
-        correlation: key.to_owned(),
-        causation: None,
-        traceparent: None,
-        metadata: None,
-    })
+    crate::request::request(catalog, "products", sku, command, key, body)
 }
 
 /// `count` receipts from the n-th on, ready to be sent.

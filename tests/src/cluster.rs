@@ -148,6 +148,16 @@ impl Cluster {
         Server::start(&self.home, &words)
     }
 
+    /// [`Self::node`] while other tasks of the test go on.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn started(self: &Arc<Self>, roles: &'static str) -> Server {
+        let cluster = Arc::clone(self);
+        let started = tokio::task::spawn_blocking(move || cluster.node(roles));
+        started.await.expect("it does not panic")
+    }
+
     /// Runs a command of the program with the cluster's settings, while other tasks of the test go on.
     ///
     /// # Panics

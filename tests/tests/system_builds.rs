@@ -134,13 +134,6 @@ async fn killed(server: Server) {
     tokio::task::spawn_blocking(move || server.kill()).await.unwrap();
 }
 
-async fn started(cluster: &Arc<Cluster>, roles: &'static str) -> Server {
-    let cluster = Arc::clone(cluster);
-    tokio::task::spawn_blocking(move || cluster.node(roles))
-        .await
-        .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_a_build_is_made_killed_compared_switched_to_rolled_back_and_attested() {
     let Some(cluster) = Cluster::prepare(SETTINGS).await else {
@@ -148,9 +141,9 @@ async fn under_load_a_build_is_made_killed_compared_switched_to_rolled_back_and_
     };
     let cluster = Arc::new(cluster);
     let pool = cluster.home.database().pool().await;
-    let commands = started(&cluster, "command,process").await;
-    let mut projector = started(&cluster, "projector").await;
-    let queries = started(&cluster, "query,audit").await;
+    let commands = cluster.started("command,process").await;
+    let mut projector = cluster.started("projector").await;
+    let queries = cluster.started("query,audit").await;
     let (sender, reads) = (commands.api("admin"), queries.api("admin"));
     let mut skus = Vec::new();
     for _ in 0..PRODUCTS {
@@ -200,7 +193,7 @@ async fn under_load_a_build_is_made_killed_compared_switched_to_rolled_back_and_
         let left = folded(&pool, 2).await;
         assert!(left >= at, "a checkpoint moved back from {at} to {left} (L8)");
         at = left;
-        projector = started(&cluster, "projector").await;
+        projector = cluster.started("projector").await;
         eprintln!("killed at {at} records");
     }
     // The same wish again is the same build; it goes on from its checkpoints, and its rows are the live build's.
@@ -320,9 +313,9 @@ async fn a_node_whose_read_models_are_too_far_behind_is_not_ready() {
         return;
     };
     let cluster = Arc::new(cluster);
-    let commands = started(&cluster, "command,process").await;
-    let projector = started(&cluster, "projector").await;
-    let queries = started(&cluster, "query").await;
+    let commands = cluster.started("command,process").await;
+    let projector = cluster.started("projector").await;
+    let queries = cluster.started("query").await;
     queries.operations(None).get("/readyz").await.is(200);
     killed(projector).await;
     let register = json!({"name": "A thing", "price": {"amount": 500, "currency": "USD"}});
@@ -356,7 +349,7 @@ async fn a_node_whose_read_models_are_too_far_behind_is_not_ready() {
     assert!(lag.is_some_and(|seconds| seconds > 2.0), "{lag:?}");
     // The command node answers for no read model.
     commands.operations(None).get("/readyz").await.is(200);
-    let projector = started(&cluster, "projector").await;
+    let projector = cluster.started("projector").await;
     becomes(200).await;
     commands.stop();
     queries.stop();

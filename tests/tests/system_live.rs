@@ -232,22 +232,15 @@ async fn live_build(node: &Server) -> i64 {
     live.unwrap()["build"].as_i64().unwrap()
 }
 
-async fn started(cluster: &Arc<Cluster>, roles: &'static str) -> Server {
-    let cluster = Arc::clone(cluster);
-    tokio::task::spawn_blocking(move || cluster.node(roles))
-        .await
-        .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_stay_while_a_build_is_made_switched_to_and_back_and_resume_behind_a_switch() {
     let Some(cluster) = Cluster::prepare("").await else {
         return;
     };
     let cluster = Arc::new(cluster);
-    let node = started(&cluster, "command,process").await;
-    let projector = started(&cluster, "projector").await;
-    let queries = started(&cluster, "query").await;
+    let node = cluster.started("command,process").await;
+    let projector = cluster.started("projector").await;
+    let queries = cluster.started("query").await;
     let (commands, reads, shop) = (node.api("admin"), queries.api("admin"), Shop::of(&node));
     let (sku, busy, gone) = (
         shop.product(500, 0).await,
@@ -318,7 +311,7 @@ async fn followers_stay_while_a_build_is_made_switched_to_and_back_and_resume_be
     let again = ["projections", "switch", "products", "--build", "2"];
     cluster.run(&again).await.exits(0);
     assert_eq!(live_build(&projector).await, 2);
-    let queries = started(&cluster, "query").await;
+    let queries = cluster.started("query").await;
     let reads = queries.api("admin");
     let mut resumed = Followers::begin(&reads, &sku, Some(&followers)).await;
     for follower in [&mut resumed.row, &mut resumed.list] {
